@@ -1,0 +1,163 @@
+"""What every data set shares: samples, reading images, checks, batches, and which cameras are infrared."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.errors import UserError
+
+INFRARED_CAMERAS = (3, 6)
+SPLITS = ("train", "test")
+
+
+def is_infrared(cameras: np.ndarray) -> np.ndarray:
+    """Which of these cameras are infrared: integers -> booleans of the same shape."""
+    return np.isin(cameras, INFRARED_CAMERAS)
+
+
+class Sample(NamedTuple):
+    """One image of a split."""
+
+    path: str  # below the data set's root, with forward slashes
+    identity: int  # as the data set numbers it
+    camera: int
+    label: int  # class index 0 ... in training, the identity in testing
+
+
+class Batch(NamedTuple):
+    """What a loader gives: images and what is known of them."""
+
+    images: Tensor  # (B, 3, H, W) uint8
+    labels: Tensor  # (B,) int64
+    cameras: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64, positions in the data set
+
+    @property
+    def is_infrared(self) -> Tensor:
+        """(B,) booleans, on the device of ``cameras``."""
+        return torch.isin(self.cameras, torch.tensor(INFRARED_CAMERAS, device=self.cameras.device))
+
+
+class ReIDDataset(Dataset, ABC):
+    """Images of one split, decoded and resized, as uint8; a data set supplies only the list of its samples.
+
+    Args:
+        root: the folder that the data set was unpacked to.
+        split: ``train`` or ``test``.
+        image_size: (height, width) in pixels.
+        trial: which of several published splits; data sets with one split ignore it.
+
+    Raises:
+        UserError: a folder, list or image that is missing, or a list that cannot be read; names the path.
+    """
+
+    name: ClassVar[str]
+    cameras: ClassVar[tuple[int, ...]]
+
+    def __init__(self, root: str | Path, split: str, image_size: tuple[int, int], *, trial: int = 1):
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise UserError(f"{self.root}: no such folder; set data_root to where {self.name} was unpacked")
+        self.split = split
+        self.image_size = tuple(image_size)
+        self.trial = trial
+        self.samples = self.list_samples()
+        self.paths = np.array([sample.path for sample in self.samples])
+        self.identities = np.array([sample.identity for sample in self.samples], dtype=np.int64)
+        self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
+        self.infrared = is_infrared(self.camera_ids)
+        self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @abstractmethod
+    def list_samples(self) -> list[Sample]:
+        """The samples of ``self.split`` below ``self.root``, in the order that defines their positions."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Batch:
+        sample = self.samples[index]
+        image = torch.from_numpy(read_image(self.root / sample.path, self.image_size))
+        return Batch(image, sample.label, sample.camera, index)
+
+    @property
+    def num_identities(self) -> int:
+        return len(np.unique(self.identities))
+
+    def summary(self) -> str:
+        """Identities and images per modality and camera, a few lines for the log."""
+        lines = [
+            f"{self.name} {self.split}: {self.num_identities} identities, {len(self)} images"
+            f" ({(~self.infrared).sum()} visible, {self.infrared.sum()} infrared) in {self.root}"
+        ]
+        images = Counter(self.camera_ids.tolist())
+        for camera in self.cameras:
+            kind = "infrared" if camera in INFRARED_CAMERAS else "visible"
+            identities = len(np.unique(self.identities[self.camera_ids == camera]))
+            lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
+        return "\n".join(lines)
+
+
+def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    """Decode as RGB and resize (bilinear with antialias, as released): a (3, height, width) uint8 array.
+
+    Raises:
+        UserError: the file is missing or is not an image that can be decoded.
+    """
+    height, width = image_size
+    try:
+        with Image.open(path) as image:
+            resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be decoded as an image ({' '.join(str(error).split())})") from None
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def require_file(path: Path, purpose: str) -> Path:
+    """``path`` if it is a file, else a ``UserError`` that says what it is for."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it holds {purpose}")
+    return path
+
+
+def read_lines(path: Path, purpose: str) -> list[str]:
+    """The non-blank lines of a text file, stripped; a byte-order mark and CRLF are harmless."""
+    try:
+        text = require_file(path, purpose).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def parse_identities(words: Iterable[str], path: Path) -> list[int]:
+    """Identity numbers from words; ``path`` is named where one is not a number above 0 or stands twice."""
+    identities = []
+    for word in words:
+        # isascii, because int() would read other digits, too
+        if not (word.isascii() and word.isdigit() and int(word) > 0):
+            raise UserError(f"{path}: {word[:40]!r} is not an identity number")
+        identities.append(int(word))
+    twice = [identity for identity, count in Counter(identities).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: identity {twice[0]} is listed twice")
+    return identities
+
+
+def inside_root(relative: str, source: Path) -> str:
+    """A listed path with forward slashes; refused where it would leave the root. ``source`` lists it."""
+    path = PurePosixPath(relative.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise UserError(f"{source}: {relative!r} leads outside the data set; paths are relative to its root")
+    return str(path)

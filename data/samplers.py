@@ -1,0 +1,170 @@
+"""Which images make a batch: four ways to cut an epoch into batches.
+
+A way is a pure function ``(labels, infrared, random, sizes) -> (batches, size) int64``, drawn anew for each epoch;
+incomplete last batches are dropped. Source: MCJA's released code; its defects are not reproduced.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from utils.errors import UserError
+
+
+class Sizes(NamedTuple):
+    """How large a batch is: P identities x K images, or ``batch_size`` where identities are not drawn."""
+
+    p_size: int
+    k_size: int
+    batch_size: int
+
+
+Draw = Callable[[np.ndarray, np.ndarray, np.random.Generator, Sizes], np.ndarray]
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Batches of image positions: a function of seed and epoch alone.
+
+    ``len`` is the number of batches of the current epoch, which differs between epochs.
+
+    Args:
+        labels: (N,) class index per image.
+        infrared: (N,) whether the image is infrared.
+        method: a name in ``SAMPLERS``.
+        seed: with the epoch, determines the batches.
+
+    Raises:
+        UserError: the images cannot make a batch this way; says why.
+    """
+
+    def __init__(self, labels: np.ndarray, infrared: np.ndarray, *, method: str, sizes: Sizes, seed: int):
+        if method not in SAMPLERS:
+            raise ValueError(f"unknown sampler {method!r}; choose from {', '.join(SAMPLERS)}")
+        self.labels, self.infrared = np.asarray(labels), np.asarray(infrared)
+        self.method, self.sizes, self.seed = method, sizes, seed
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the batches of ``epoch``, which counts from 1."""
+        random = np.random.default_rng([self.seed, epoch])
+        self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
+        if not len(self.batches):
+            raise UserError(
+                f"sample_method: {self.method!r} finds no complete batch in {len(self.labels)} images of"
+                f" {len(np.unique(self.labels))} identities; lower p_size ({self.sizes.p_size}),"
+                f" k_size ({self.sizes.k_size}) or batch_size ({self.sizes.batch_size})"
+            )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches.tolist())
+
+
+def plain(labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """A plain shuffle."""
+    return _cut(random.permutation(len(labels)), sizes.batch_size)
+
+
+def norm_triplet(labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """P identities x K images, drawn from both modalities together.
+
+    Each identity's images are shuffled and cut into groups of K; an identity with fewer is drawn with replacement.
+    """
+    groups = []
+    for images in _by_label(labels):
+        short = len(images) < sizes.k_size
+        groups.append(_cut(_choose(images, sizes.k_size, random) if short else random.permutation(images), sizes.k_size))
+    return _deal(groups, random, sizes)
+
+
+def identity_cross_modality(
+    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+) -> np.ndarray:
+    """P identities x K images, infrared and visible in turn; an identity has as many pairs as its scarcer modality."""
+    half = sizes.k_size // 2
+    groups = []
+    for images in _by_label(labels):
+        sides = [images[infrared[images]], images[~infrared[images]]]
+        _require_both(sides, labels[images[0]], "identity_cross_modality")
+        sides = [_choose(side, half, random) if len(side) < half else random.permutation(side) for side in sides]
+        pairs = min(map(len, sides))
+        groups.append(_cut(np.stack([side[:pairs] for side in sides], axis=1).ravel(), sizes.k_size))
+    return _deal(groups, random, sizes)
+
+
+def cross_modality_identity(
+    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+) -> np.ndarray:
+    """K/2 visible images of each of P identities, then K/2 infrared images of each of the same identities."""
+    half = sizes.k_size // 2
+    sides = [[images[infrared[images] == side] for images in _by_label(labels)] for side in (False, True)]
+    for label, both in enumerate(zip(*sides, strict=True)):
+        _require_both(both, label, "cross_modality_identity")
+    count = len(sides[0])
+    passes = max(1, len(labels) // (count * sizes.k_size))
+    batches = []
+    for _ in range(passes):
+        for chosen in _cut(random.permutation(count), sizes.p_size):
+            batches.append(np.concatenate([_choose(side[i], half, random) for side in sides for i in chosen]))
+    return np.array(batches, dtype=np.int64)
+
+
+def cross_modality_random(
+    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+) -> np.ndarray:
+    """Half a batch of random visible images, then half of random infrared ones; the smaller modality is repeated."""
+    sides = [np.flatnonzero(~infrared), np.flatnonzero(infrared)]
+    if not all(map(len, sides)):
+        raise UserError("sample_method: 'cross_modality_random' needs visible and infrared images, but one is missing")
+    length = max(map(len, sides))
+    halves = []
+    for side in sides:
+        repeats = -(-length // len(side))
+        halves.append(np.concatenate([random.permutation(side) for _ in range(repeats)])[:length])
+    return np.concatenate([_cut(half, sizes.batch_size // 2) for half in halves], axis=1)
+
+
+SAMPLERS: dict[str, Draw] = {
+    "norm_triplet": norm_triplet,
+    "none": plain,
+    "cross_modality_random": cross_modality_random,
+    "cross_modality_identity": cross_modality_identity,
+    "identity_cross_modality": identity_cross_modality,
+}
+
+
+def _by_label(labels: np.ndarray) -> list[np.ndarray]:
+    """Positions of each label's images, in the order of the labels."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def _cut(images: np.ndarray, size: int) -> np.ndarray:
+    """``images`` in rows of ``size``; the remainder is dropped."""
+    return images[: len(images) // size * size].reshape(-1, size)
+
+
+def _choose(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """``count`` of ``images``, with replacement only where there are fewer."""
+    return random.choice(images, count, replace=len(images) < count)
+
+
+def _deal(groups: list[np.ndarray], random: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """While at least P identities have a group left, P of them are drawn and give one each."""
+    left = [list(group) for group in groups]
+    available = np.arange(len(left))
+    batches = []
+    while len(available) >= sizes.p_size:
+        chosen = random.choice(available, sizes.p_size, replace=False)
+        batches.append(np.concatenate([left[i].pop(0) for i in chosen]))
+        available = np.array([i for i in available if left[i]])
+    return np.array(batches, dtype=np.int64)
+
+
+def _require_both(sides: list[np.ndarray] | tuple[np.ndarray, ...], label: int, method: str) -> None:
+    if not all(map(len, sides)):
+        raise UserError(f"sample_method: {method!r} needs both modalities, but class {label} has only one")

@@ -1,0 +1,92 @@
+"""Differentiable ranks: the L2-regularised projection on the permutahedron.
+
+Source: Blondel et al., *Fast Differentiable Sorting and Ranking*, ICML 2020. Two equal backends compute the isotonic
+regression at its heart: torchsort's pool-adjacent-violators kernels, and plain tensor operations that need no compiler.
+"""
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+try:
+    import torchsort
+except ImportError:
+    torchsort = None
+
+BACKENDS = ("auto", "torchsort", "builtin")
+
+
+def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -> Tensor:
+    """Ascending soft ranks along the last dimension, ``(..., n) -> (..., n)``.
+
+    The smallest value tends to rank 1, the largest to rank n, the more sharply the smaller ``strength`` is against
+    the gaps between values.
+
+    Args:
+        values: real numbers, any floating dtype. float16 and bfloat16 are computed in float32.
+        strength: regularisation strength, above 0.
+        backend: ``torchsort``, ``builtin``, or ``auto`` for torchsort where it was built for the device of ``values``.
+
+    Raises:
+        ValueError: unknown backend, or ``strength`` not above 0.
+        RuntimeError: ``torchsort`` was asked for and cannot be used on this device.
+    """
+    if strength <= 0:
+        raise ValueError(f"strength must be above 0, not {strength}")
+    backend = resolve_backend(backend, values.device)
+    dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
+    rows = values.to(dtype).reshape(-1, values.shape[-1])
+    if rows.numel() == 0:
+        return rows.reshape(values.shape)
+    rank = _torchsort_rank if backend == "torchsort" else _builtin_rank
+    return rank(rows, strength).reshape(values.shape)
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend that ``backend`` stands for on ``device``: ``torchsort`` or ``builtin``."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown soft rank backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    if backend == "builtin":
+        return backend
+    available = _torchsort_runs_on(device.type)
+    if backend == "torchsort" and not available:
+        reason = "is not installed" if torchsort is None else f"was built without its {device.type} kernel"
+        raise RuntimeError(f"soft_rank: torchsort {reason}; run `make setup` or use soft_rank: builtin")
+    return "torchsort" if available else "builtin"
+
+
+def _torchsort_runs_on(device_type: str) -> bool:
+    if torchsort is None:
+        return False
+    # the CPU kernel always comes with the package; the CUDA kernel only where a compiler for it was found
+    return device_type == "cpu" or find_spec(f"torchsort.isotonic_{device_type}") is not None
+
+
+def _torchsort_rank(rows: Tensor, strength: float) -> Tensor:
+    return torchsort.soft_rank(rows, regularization="l2", regularization_strength=strength)
+
+
+def _builtin_rank(rows: Tensor, strength: float) -> Tensor:
+    n = rows.shape[-1]
+    # in float64, because the cumulative sums below cancel: the ranks then agree with exact arithmetic to 1e-6
+    theta, order = (rows.double() / strength).sort(dim=-1, descending=True)
+    weights = torch.arange(n, 0, -1, device=rows.device, dtype=theta.dtype)
+    ranks = theta - isotonic_regression(theta - weights)
+    inverse = order.argsort(dim=-1)
+    return ranks.gather(-1, inverse).to(rows.dtype)
+
+
+def isotonic_regression(values: Tensor) -> Tensor:
+    """Non-increasing least-squares fit of each row, ``(rows, n) -> (rows, n)``; memory grows with rows x n x n.
+
+    The min-max formula: v_i = min over starts j <= i of max over ends k >= i of mean(values_j ... values_k).
+    """
+    n = values.shape[-1]
+    total = torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
+    index = torch.arange(n, device=values.device)
+    length = index[None, :] - index[:, None] + 1  # (start, end)
+    mean = (total[:, None, 1:] - total[:, :-1, None]) / length.clamp(min=1)
+    mean = mean.masked_fill(length < 1, -torch.inf)
+    largest = mean.flip(-1).cummax(dim=-1).values.flip(-1)  # (rows, start, i): over ends from i on
+    return largest.masked_fill(length < 1, torch.inf).amin(dim=1)

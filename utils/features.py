@@ -1,0 +1,54 @@
+"""Features of test images, extracted once and scored many times."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+
+SPECTRA = ("original", "red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings of N images per spectrum; those of infrared images are equal in all spectra.
+
+    ``spectra`` maps a name in ``SPECTRA`` to (N, D) float32, not necessarily normalised. Without re-ranking only
+    ``original`` is needed.
+    """
+
+    paths: np.ndarray  # (N,) below the data set's root
+    identities: np.ndarray  # (N,) int64
+    cameras: np.ndarray  # (N,) int64
+    spectra: dict[str, np.ndarray]
+
+    def __post_init__(self):
+        lengths = {len(self.identities), len(self.cameras), *map(len, self.spectra.values())} | {len(self.paths)}
+        if len(lengths) != 1 or "original" not in self.spectra:
+            raise ValueError("features need paths, identities, cameras and 'original' of one length")
+
+    def normalised(self, spectrum: str) -> np.ndarray:
+        """(N, D) float32 with rows of length 1."""
+        features = self.spectra[spectrum].astype(np.float32, copy=False)
+        return features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
+
+    def save(self, path: str | Path) -> None:
+        """Write as ``.npz`` with the arrays paths, identities, cameras and one per spectrum."""
+        np.savez(path, paths=self.paths, identities=self.identities, cameras=self.cameras, **self.spectra)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Features":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: no such file, not an ``.npz``, or arrays that are missing or do not belong together.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                spectra = {name: arrays[name] for name in SPECTRA if name in arrays}
+                return cls(arrays["paths"], arrays["identities"], arrays["cameras"], spectra)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file of features") from None
+        except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+            raise UserError(f"{path}: not a file of features ({' '.join(str(error).split())})") from None
