@@ -36,9 +36,9 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
         raise ValueError(f"strength must be above 0, not {strength}")
     backend = resolve_backend(backend, values.device)
     dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
+    if values.numel() == 0:
+        return values.to(dtype)
     rows = values.to(dtype).reshape(-1, values.shape[-1])
-    if rows.numel() == 0:
-        return rows.reshape(values.shape)
     rank = _torchsort_rank if backend == "torchsort" else _builtin_rank
     return rank(rows, strength).reshape(values.shape)
 

@@ -12,8 +12,9 @@ from configs.default import dataset_cfg
 from data.sysu import read_permutations
 from utils.cli import run_program
 from utils.features import Features
+from utils.files import write_json
 from utils.protocols import MSER, Setting, regdb_settings, score, sysu_settings
-from utils.results import as_json, markdown_table, write_json
+from utils.results import markdown_table, mean_figures
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     results = score(features, _settings(arguments, features), mser=_mser(arguments))
     print(markdown_table(results))
     if arguments.json:
-        write_json(arguments.json, as_json(results))
+        write_json(arguments.json, mean_figures(results))
     return 0
 
 

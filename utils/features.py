@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import write_atomically
 
 SPECTRA = ("original", "red", "green", "blue")
 
@@ -35,7 +36,8 @@ class Features:
 
     def save(self, path: str | Path) -> None:
         """Write as ``.npz`` with the arrays paths, identities, cameras and one per spectrum."""
-        np.savez(path, paths=self.paths, identities=self.identities, cameras=self.cameras, **self.spectra)
+        arrays = {"paths": self.paths, "identities": self.identities, "cameras": self.cameras, **self.spectra}
+        write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":

@@ -1,6 +1,6 @@
 """The test protocols of SYSU-MM01 and RegDB: which image is a query, which is in the gallery, and how it is scored."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -46,13 +46,7 @@ class Setting:
     neighbours: str
 
 
-def score(
-    features: Features,
-    settings: list[Setting],
-    *,
-    mser: MSER | None = None,
-    progress: Callable[[Iterator[Setting]], Iterator[Setting]] = iter,
-) -> dict[str, SettingResult]:
+def score(features: Features, settings: list[Setting], *, mser: MSER | None = None) -> dict[str, SettingResult]:
     """Every setting plain and, with ``mser``, re-ranked under its name with ``/mser`` appended.
 
     Raises:
@@ -64,7 +58,7 @@ def score(
     spectra = np.stack([features.normalised(name) for name in (SPECTRA if mser else SPECTRA[:1])])
 
     plain, reranked = {}, {}
-    for setting in progress(settings):
+    for setting in settings:
         plain[setting.name] = SettingResult(
             tuple(_score(features, trial, _cosine_distance(spectra[0], trial)) for trial in setting.trials)
         )

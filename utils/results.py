@@ -1,18 +1,10 @@
-"""Results per setting: means over trials, tables and files."""
+"""Results per setting: means and deviations over trials, and tables of them."""
 
-import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-PACKAGES = ("torch", "torchvision", "pytorch-ignite", "torchsort", "numpy", "scipy", "pillow")
 
 
 class TrialScore(NamedTuple):
@@ -41,20 +33,22 @@ class SettingResult:
         """Population standard deviation over the trials."""
         return TrialScore(*np.std(self.trials, axis=0).tolist())
 
-    def as_dict(self) -> dict[str, object]:
-        """Means by name and, where there are several trials, their deviations and the figures of each."""
-        result: dict[str, object] = self.mean._asdict()
-        if len(self.trials) > 1:
-            result["std"] = self.std._asdict()
-            result["trials"] = [trial._asdict() for trial in self.trials]
-        return result
+
+Results = Mapping[str, SettingResult]  # by setting, such as "all/1-shot/mser"
 
 
-Results = Mapping[str, SettingResult]
+def mean_figures(results: Results) -> dict[str, dict[str, float]]:
+    """Setting -> figure -> mean over the trials, in percent."""
+    return {name: result.mean._asdict() for name, result in results.items()}
+
+
+def trial_figures(results: Results) -> dict[str, list[dict[str, float]]]:
+    """Setting -> figures of each trial, in percent."""
+    return {name: [trial._asdict() for trial in result.trials] for name, result in results.items()}
 
 
 def markdown_table(results: Results) -> str:
-    """A Markdown table in percent, one row per setting, with the deviation of rank-1 and mAP over the trials."""
+    """A Markdown table in percent, one row per setting, with the deviation of rank-1 and mAP over several trials."""
     lines = [
         "| setting | rank-1 | rank-5 | rank-10 | rank-20 | mAP | mINP | trials |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -66,45 +60,3 @@ def markdown_table(results: Results) -> str:
                 figures[column] += f" ± {result.std[column]:.2f}"
         lines.append(f"| {' | '.join([name, *figures, str(len(result.trials))])} |")
     return "\n".join(lines)
-
-
-def as_json(results: Results) -> dict[str, object]:
-    return {name: result.as_dict() for name, result in results.items()}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, flush, rename: a reader never sees half of it."""
-    beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def write_json(path: Path, content: object) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Python, platform and the packages that decide a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def commit() -> str:
-    """The commit of this checkout, with ``+changes`` where it has some; ``unknown`` outside of one."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -58,6 +58,7 @@ strategy_cfg.pretrained = "imagenet"  # imagenet | none | path of a torchvision 
 strategy_cfg.num_workers = 4  # loader processes; changes no result
 strategy_cfg.test_batch_size = 128  # images per forward pass in testing; changes no result
 strategy_cfg.output_dir = "ckptlog"  # runs go to <output_dir>/<dataset>/<run name>
+strategy_cfg.save_features = False  # keep the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: which of the ten splits, 1 to 10
 strategy_cfg.cutmix_region = "released"  # released: height and width swapped, as published | full: the whole image
 strategy_cfg.soft_rank = "auto"  # auto: torchsort where it can be used, else builtin | torchsort | builtin

@@ -1,0 +1,44 @@
+"""Training and testing."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Adam
+from yacs.config import CfgNode
+
+from data import build_augment, build_train_loader
+from data.base import ReIDDataset
+from engine.evaluator import Evaluator
+from engine.extract import Extractor
+from engine.precision import build_precision
+from engine.trainer import Schedule, Training, train
+from losses import build_criterion
+from utils.protocols import MSER
+
+__all__ = ["build_evaluator", "build_schedule", "build_training", "train"]
+
+
+def build_training(cfg: CfgNode, model: nn.Module, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
+    optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd)
+    return Training(
+        model=model,
+        criterion=build_criterion(cfg),
+        optimizer=optimizer,
+        augment=build_augment(cfg, seed=seed),
+        loader=build_train_loader(cfg, dataset, seed=seed, pin_memory=device.type == "cuda"),
+        device=device,
+        precision=build_precision(
+            model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
+        ),
+    )
+
+
+def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
+    keys = ("num_epoch", "lr_step", "log_period", "start_eval", "eval_interval")
+    return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
+
+
+def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
+    extractor = Extractor(dataset, device, batch_size=cfg.test_batch_size, num_workers=cfg.num_workers)
+    return Evaluator(extractor, mser=MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None)

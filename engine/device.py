@@ -1,0 +1,30 @@
+"""Where a run computes."""
+
+import torch
+
+from utils.errors import UserError
+
+
+def select_device(gpu: str = "auto") -> torch.device:
+    """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, or the index of a GPU.
+
+    Raises:
+        UserError: a GPU that is not there; never a silent run on the CPU.
+    """
+    if gpu == "cpu":
+        return torch.device("cpu")
+    if gpu == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if not (gpu.isascii() and gpu.isdigit()):
+        raise UserError(f"--gpu: {gpu!r} should be auto, cpu, or the index of a GPU")
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(gpu) >= present:
+        have = f"GPUs 0 to {present - 1} are there" if present else "torch sees no CUDA GPU on this machine"
+        raise UserError(f"--gpu: there is no GPU {gpu}: {have}; use --gpu auto or --gpu cpu")
+    return torch.device(f"cuda:{gpu}")
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"the CPU ({torch.get_num_threads()} threads)"

@@ -1,0 +1,78 @@
+"""Mixed precision: how the forward pass is cast and how the optimiser steps."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from utils.errors import UserError
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TorchPrecision:
+    """``torch.amp``: autocast and, for float16, loss scaling; with ``dtype`` None plain float32."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype | None = None):
+        self.device_type, self.dtype = device.type, dtype
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """One step down the gradient of ``loss``."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def __str__(self) -> str:
+        return "float32" if self.dtype is None else f"mixed precision (torch.amp, {str(self.dtype).split('.')[1]})"
+
+
+class ApexPrecision:
+    """``apex.amp`` O1, which the released code used."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer):
+        self.amp = _import_apex_amp()
+        self.amp.initialize(model, optimizer, opt_level="O1", verbosity=0)
+
+    def autocast(self) -> AbstractContextManager:
+        return nullcontext()  # apex has patched torch's functions
+
+    def step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with self.amp.scale_loss(loss, optimizer) as scaled:
+            scaled.backward()
+        optimizer.step()
+
+    def __str__(self) -> str:
+        return "mixed precision (apex.amp O1)"
+
+
+def build_precision(
+    model: nn.Module, optimizer: Optimizer, device: torch.device, *, fp16: bool, amp_dtype: str, amp_backend: str
+) -> TorchPrecision | ApexPrecision:
+    """Mixed precision where ``fp16`` is on and the device is a CUDA GPU, else float32.
+
+    Raises:
+        UserError: apex is asked for and cannot be had.
+    """
+    if amp_backend == "apex" and fp16:
+        if device.type != "cuda":
+            raise UserError("amp_backend: apex needs a CUDA GPU; use `amp_backend torch`")
+        return ApexPrecision(model, optimizer)
+    return TorchPrecision(device, DTYPES[amp_dtype] if fp16 and device.type == "cuda" else None)
+
+
+def _import_apex_amp():
+    try:
+        from apex import amp
+    except ImportError:
+        raise UserError(
+            "amp_backend: apex.amp cannot be imported; NVIDIA removed it from apex in 2025 (`apex` on the package index"
+            " is another project). Use `amp_backend torch`, its successor, or an NVIDIA apex from before"
+        ) from None
+    return amp

@@ -1,0 +1,63 @@
+"""Shared fixtures: golden values and small synthetic data sets, rendered once per test run."""
+
+import logging
+from pathlib import Path
+
+import utils  # noqa: F401 - before torch, see there
+
+import numpy as np  # isort: skip
+import pytest  # isort: skip
+import torch  # isort: skip
+
+from data.synthetic import make_synthetic  # isort: skip
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA GPU")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+def golden_cases(name: str) -> list[dict[str, np.ndarray]]:
+    """The numbered cases of a golden file, as one dict each."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        cases: dict[int, dict[str, np.ndarray]] = {}
+        for key in arrays.files:
+            case, _, field = key.removeprefix("case").partition("_")
+            if field:
+                cases.setdefault(int(case), {})[field] = arrays[key]
+    return [cases[number] for number in sorted(cases)]
+
+
+@pytest.fixture(scope="session")
+def sysu_root(tmp_path_factory) -> Path:
+    """A synthetic SYSU-MM01 of 16 identities."""
+    root = tmp_path_factory.mktemp("data") / "sysu"
+    make_synthetic("sysu", root, identities=16, images_per_camera=5, size=(64, 32), seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def regdb_root(tmp_path_factory) -> Path:
+    """A synthetic RegDB of 12 identities."""
+    root = tmp_path_factory.mktemp("data") / "regdb"
+    make_synthetic("regdb", root, identities=12, images_per_camera=6, size=(64, 32), seed=1)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    """A run replaces the log handlers; give pytest's back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)

@@ -1,0 +1,17 @@
+"""Log lines to the terminal and to a file."""
+
+import logging
+import sys
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(message)s"
+
+
+def set_up_logging(file: Path | None = None) -> None:
+    """Log to standard output and, if given, to ``file``; called again, it replaces the earlier handlers."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    logging.getLogger("ignite").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
