@@ -15,6 +15,7 @@ from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, select_device
 from engine.evaluator import Evaluator
 from models import MCJA, build_model, load_weights
+from models.loading import read_state_dict, same_state
 from utils.cli import run_program
 from utils.errors import UserError
 from utils.files import write_json, write_text
@@ -87,25 +88,31 @@ def main(argv: list[str] | None = None) -> int:
 
 def test(cfg: CfgNode, evaluator: Evaluator, model: MCJA, folder: Path, *, trained: bool) -> dict[str, Results]:
     """Results by model: of ``resume``, or of the training's best and last ones."""
-    results = {}
+    last = {}
     if trained:
         save_state(model.state_dict(), folder / LAST)
-        if (folder / BEST).exists():  # not where training was never evaluated; the last model then stands for the best
-            results["last"] = evaluator.test(model)[0]
-            load_weights(model, folder / BEST)
-    best, features = evaluator.test(model)
+        best = folder / BEST
+        # a training that never evaluated has no best model, and the last one may be the best: one test is then enough
+        if best.exists() and not same_state(read_state_dict(best), model.state_dict()):
+            last = {"last": evaluator.test(model)[0]}
+            load_weights(model, best)
+    results, features = evaluator.test(model)
     if cfg.save_features:
         features.save(folder / "features.npz")
-    return {("best" if trained else "resume"): best, **results}
+    name = "resume" if not trained else "best" if last else "best and last"
+    return {name: results, **last}
 
 
 def write_results(folder: Path, results: dict[str, Results], conditions: dict[str, object]) -> None:
     """``results.json`` and ``results.md``; the first model's results are *the* results."""
     tables = "\n\n".join(f"{which} model:\n\n{markdown_table(table)}" for which, table in results.items())
-    first, *others = results.values()
-    content = {"results": mean_figures(first), "trials": trial_figures(first)}
-    if others:
-        content["last"] = {"results": mean_figures(others[0]), "trials": trial_figures(others[0])}
+    first = next(iter(results.values()))
+    last = results.get("last", first)
+    content = {
+        "results": mean_figures(first),
+        "trials": trial_figures(first),
+        "last": {"results": mean_figures(last), "trials": trial_figures(last)},
+    }
     write_json(folder / "results.json", content | conditions)
     shown = "\n".join(f"- {name}: {conditions[name]}" for name in ("command", "seed", "device", "commit", "versions"))
     write_text(folder / "results.md", f"{tables}\n\nIn percent, mean ± standard deviation over trials.\n\n{shown}\n")

@@ -119,7 +119,7 @@ def regdb_settings(features: Features) -> list[Setting]:
     sides = {name: np.flatnonzero(features.cameras == camera) for name, camera in REGDB_CAMERAS.items()}
     for name, positions in sides.items():
         if not len(positions):
-            raise UserError(f"no feature of a {name} image (camera {REGDB_CAMERAS[name]})")
+            raise UserError(f"no feature of {name} images (camera {REGDB_CAMERAS[name]})")
     return [
         Setting(
             f"{query}_to_{gallery}",

@@ -1,0 +1,148 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+
+from data.sysu import read_permutations
+from tools.score import main as score_main
+from utils.cli import run_program
+from utils.errors import UserError
+from utils.features import SPECTRA, Features
+from utils.protocols import MSER, regdb_settings, score, sysu_settings
+from utils.results import SettingResult, TrialScore, markdown_table
+
+
+@pytest.fixture(scope="module")
+def golden_root(tmp_path_factory):
+    """A data root with the golden permutations."""
+    root = tmp_path_factory.mktemp("golden")
+    (root / "exp").mkdir()
+    shutil.copy(GOLDEN / "rand_perm_cam.mat", root / "exp")
+    return root
+
+
+def subset(features: Features, keep: np.ndarray) -> Features:
+    spectra = {name: values[keep] for name, values in features.spectra.items()}
+    return Features(features.paths[keep], features.identities[keep], features.cameras[keep], spectra)
+
+
+@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
+def test_golden_results_through_the_program(dataset, golden_root, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    features = str(GOLDEN / f"{dataset}_features.npz")
+    assert score_main([features, "--dataset", dataset, "--data-root", str(golden_root), "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    expected = json.loads((GOLDEN / f"{dataset}_expected.json").read_text())
+    assert found.keys() == {name for name in expected if not name.endswith("_float32")}
+    for name, figures in expected.items():
+        # under its plain name MSER's figures are those of the released half precision
+        tolerance = 0.3 if name.endswith("/mser") else 1e-3
+        own = found[name.removesuffix("_float32")]
+        assert own.keys() == figures.keys()
+        for figure, value in figures.items():
+            assert own[figure] == pytest.approx(value, abs=tolerance), (name, figure)
+    assert f"| {next(iter(expected))} |" in capsys.readouterr().out
+
+
+def test_galleries_follow_the_permutations(golden_root):
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    permutations = read_permutations(golden_root)
+    settings = {setting.name: setting for setting in sysu_settings(features, permutations)}
+    assert list(settings) == ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"]
+    identities = set(features.identities.tolist())
+    for name, cameras, shots in (("all/1-shot", (1, 2, 4, 5), 1), ("indoor/10-shot", (1, 2), 10)):
+        for number, trial in enumerate(settings[name].trials):
+            expected = sorted(
+                f"cam{camera}/{identity:04d}/{instance:04d}.jpg"
+                for (camera, identity), instances in permutations.items()
+                if camera in cameras and identity in identities
+                for instance in instances[number, :shots].tolist()
+            )
+            assert sorted(features.paths[trial.gallery].tolist()) == expected
+            assert set(features.cameras[trial.query].tolist()) == {3, 6}
+            # camera 3 stands where camera 2 stands
+            np.testing.assert_array_equal(trial.query_places, np.where(features.cameras[trial.query] == 3, 2, 6))
+            np.testing.assert_array_equal(trial.gallery_places, features.cameras[trial.gallery])
+
+
+def test_one_setting_leaves_nothing_behind_for_the_next(golden_root):
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    settings = sysu_settings(features, read_permutations(golden_root))
+    together = score(features, settings)
+    for setting in reversed(settings):
+        assert score(features, [setting])[setting.name] == together[setting.name]
+
+
+def test_regdb_is_all_against_all():
+    features = Features.load(GOLDEN / "regdb_features.npz")
+    forward, backward = (setting.trials[0] for setting in regdb_settings(features))
+    assert set(features.cameras[forward.query].tolist()) == {3}
+    assert set(features.cameras[forward.gallery].tolist()) == {2}
+    assert len(forward.query) + len(forward.gallery) == len(features.paths)
+    np.testing.assert_array_equal(forward.query, backward.gallery)
+
+
+def test_order_of_the_features_does_not_matter(golden_root):
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    shuffled = subset(features, np.random.default_rng(0).permutation(len(features.paths)))
+    permutations = read_permutations(golden_root)
+    first, second = (score(f, sysu_settings(f, permutations)[:1]) for f in (features, shuffled))
+    np.testing.assert_allclose(first["all/1-shot"].trials, second["all/1-shot"].trials, atol=1e-9)
+
+
+def test_what_cannot_be_scored_is_said(golden_root):
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    permutations = read_permutations(golden_root)
+    with pytest.raises(UserError, match="no query"):
+        sysu_settings(subset(features, ~np.isin(features.cameras, (3, 6))), permutations)
+    keep = np.ones(len(features.paths), dtype=bool)
+    keep[np.flatnonzero(features.cameras == 1)[0]] = False
+    with pytest.raises(UserError, match="names instance .*, which has no feature"):
+        sysu_settings(subset(features, keep), permutations)
+    plain = Features(features.paths, features.identities, features.cameras, {"original": features.spectra["original"]})
+    with pytest.raises(UserError, match="red, green, blue is missing"):
+        score(plain, sysu_settings(plain, permutations), mser=MSER(20, 6, 0.3))
+    regdb = Features.load(GOLDEN / "regdb_features.npz")
+    with pytest.raises(UserError, match="no feature of infrared images"):
+        regdb_settings(subset(regdb, regdb.cameras == 2))
+
+
+def test_features_come_back_as_saved(tmp_path):
+    random = np.random.default_rng(0)
+    features = Features(
+        np.array(["cam1/0001/0001.jpg", "cam3/0001/0001.jpg"]),
+        np.array([1, 1]),
+        np.array([1, 3]),
+        {name: random.random((2, 4), dtype=np.float32) for name in SPECTRA},
+    )
+    features.save(tmp_path / "f.npz")
+    again = Features.load(tmp_path / "f.npz")
+    np.testing.assert_array_equal(again.paths, features.paths)
+    for name in SPECTRA:
+        np.testing.assert_array_equal(again.spectra[name], features.spectra[name])
+    np.testing.assert_allclose(np.linalg.norm(again.normalised("red"), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", "pickled", "short"])
+def test_files_that_are_no_features(tmp_path, content, capsys):
+    path = tmp_path / "f.npz"
+    if content == "pickled":
+        np.savez(path, paths=np.array([{}], dtype=object), identities=[1], cameras=[1], original=[[1.0]])
+    elif content == "short":
+        np.savez(path, paths=["a", "b"], identities=[1], cameras=[1], original=[[1.0]])
+    elif content is not None:
+        path.write_bytes(content)
+    assert run_program(lambda: score_main([str(path), "--dataset", "regdb"])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}")
+    assert error.count("\n") == 1
+
+
+def test_table_and_means():
+    trials = (TrialScore(50, 60, 70, 80, 40, 30), TrialScore(60, 70, 80, 90, 44, 32))
+    result = SettingResult(trials)
+    assert result.mean == TrialScore(55, 65, 75, 85, 42, 31)
+    assert result.std.rank1 == 5
+    assert "| x | 55.00 ± 5.00 | 65.00 | 75.00 | 85.00 | 42.00 ± 2.00 | 31.00 | 2 |" in markdown_table({"x": result})

@@ -1,0 +1,153 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.samplers import SAMPLERS, EpochSampler, Sizes
+from utils.errors import UserError
+
+IDENTITY_SAMPLERS = ("norm_triplet", "cross_modality_identity", "identity_cross_modality")
+SIZES = Sizes(p_size=3, k_size=4, batch_size=10)
+
+
+def made_up(seed: int, identities: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and modalities in random order; every identity has both modalities."""
+    random = np.random.default_rng(seed)
+    pairs = [
+        (label, side) for label in range(identities) for side in (0, 1) for _ in range(random.integers(1, most + 1))
+    ]
+    labels, infrared = np.array(pairs)[random.permutation(len(pairs))].T
+    return labels, infrared.astype(bool)
+
+
+def sampler(method, labels, infrared, sizes=SIZES, seed=0):
+    return EpochSampler(labels, infrared, method=method, sizes=sizes, seed=seed)
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+@given(seed=st.integers(0, 10**6), identities=st.integers(4, 9), most=st.integers(2, 12))
+@settings(max_examples=30, deadline=None)
+def test_every_batch_is_complete_and_len_counts_them(method, seed, identities, most):
+    labels, infrared = made_up(seed, identities, most)
+    drawn = sampler(method, labels, infrared, seed=seed) if len(labels) >= SIZES.batch_size else None
+    if drawn is None:
+        return
+    for epoch in range(1, 4):
+        drawn.set_epoch(epoch)
+        batches = list(drawn)
+        assert len(batches) == len(drawn) > 0
+        size = SIZES.p_size * SIZES.k_size if method in IDENTITY_SAMPLERS else SIZES.batch_size
+        assert {len(batch) for batch in batches} == {size}
+        assert all(0 <= index < len(labels) for batch in batches for index in batch)
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_a_function_of_seed_and_epoch(method):
+    labels, infrared = made_up(0, 8, 9)
+    np.random.seed(0)
+    first = sampler(method, labels, infrared, seed=5)
+    epochs = {}
+    for epoch in (1, 2, 3):
+        first.set_epoch(epoch)
+        epochs[epoch] = list(first)
+    np.random.seed(1)  # the global generator must not matter
+    again = sampler(method, labels, infrared, seed=5)
+    for epoch in (3, 1, 2):
+        again.set_epoch(epoch)
+        assert list(again) == epochs[epoch]
+    assert epochs[1] != epochs[2]
+    assert list(sampler(method, labels, infrared, seed=6)) != epochs[1]
+
+
+def test_norm_triplet_groups():
+    labels = np.repeat(np.arange(5), [9, 8, 2, 12, 7])
+    infrared = np.arange(len(labels)) % 2 == 0
+    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), SIZES)
+    used = Counter()
+    for batch in batches:
+        groups = labels[batch].reshape(SIZES.p_size, SIZES.k_size)
+        assert (groups == groups[:, :1]).all()  # K images of one identity side by side
+        assert len(set(groups[:, 0])) == SIZES.p_size  # P different identities
+        used.update(groups[:, 0].tolist())
+    # groups there are: 2, 2, 1 (drawn with replacement), 3, 1; none is dealt twice
+    assert all(used[label] <= count for label, count in enumerate((2, 2, 1, 3, 1)))
+    without_replacement = [i for i in batches.ravel().tolist() if labels[i] != 2]
+    assert len(set(without_replacement)) == len(without_replacement)
+    left = [count - used[label] for label, count in enumerate((2, 2, 1, 3, 1))]
+    assert sum(count > 0 for count in left) < SIZES.p_size  # it went on as long as it could
+
+
+def test_norm_triplet_pays_no_regard_to_modality():
+    labels, infrared = np.zeros(400, dtype=int), np.arange(400) < 300
+    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), Sizes(1, 4, 1))
+    shares = Counter(infrared[batches].sum(axis=1).tolist())
+    assert set(shares) >= {2, 3, 4}
+
+
+def test_epoch_of_published_size():
+    """SYSU-MM01's 34,167 images of 395 identities make 229 or 230 batches of 8 x 16, RegDB's 4,120 make 51."""
+    random = np.random.default_rng(0)
+    counts = random.multinomial(34167 - 395 * 40, np.full(395, 1 / 395)) + 40
+    labels = np.repeat(np.arange(395), counts)
+    batches = SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(8, 16, 128))
+    assert 34167 / 128 * 0.85 < len(batches) <= 34167 // 128
+    labels = np.repeat(np.arange(206), 20)  # 20 < K 32: one group each, drawn with replacement
+    assert len(SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(4, 32, 128))) == 51
+
+
+def test_cross_modality_random_halves_and_repeats():
+    for visible, infrared_count in ((30, 11), (11, 30)):  # infrared may outnumber visible
+        infrared = np.array([False] * visible + [True] * infrared_count)
+        batches = SAMPLERS["cross_modality_random"](np.zeros(41, int), infrared, np.random.default_rng(0), SIZES)
+        assert len(batches) == 30 // 5
+        assert not infrared[batches[:, :5]].any()
+        assert infrared[batches[:, 5:]].all()
+        scarce = batches[:, 5:] if infrared_count < visible else batches[:, :5]
+        uses = Counter(scarce.ravel().tolist())
+        assert len(uses) == 11  # every image of the smaller modality
+        assert max(uses.values()) - min(uses.values()) <= 1
+
+
+def test_cross_modality_identity_order():
+    labels, infrared = made_up(1, 7, 9)
+    batches = SAMPLERS["cross_modality_identity"](labels, infrared, np.random.default_rng(0), SIZES)
+    passes = max(1, len(labels) // (7 * SIZES.k_size))
+    assert len(batches) == passes * (7 // SIZES.p_size)
+    for batch in batches:
+        visible, thermal = batch[:6], batch[6:]
+        assert not infrared[visible].any()
+        assert infrared[thermal].all()
+        assert (labels[visible] == labels[thermal]).all()
+        assert len(set(labels[visible].tolist())) == SIZES.p_size
+
+
+def test_identity_cross_modality_alternates():
+    labels, infrared = made_up(2, 7, 9)
+    batches = SAMPLERS["identity_cross_modality"](labels, infrared, np.random.default_rng(0), SIZES)
+    for batch in batches:
+        assert infrared[batch[0::2]].all()
+        assert not infrared[batch[1::2]].any()
+        groups = labels[batch].reshape(SIZES.p_size, SIZES.k_size)
+        assert (groups == groups[:, :1]).all()
+    half = SIZES.k_size // 2
+    pairs = [max(min((infrared[labels == i]).sum(), (~infrared[labels == i]).sum()), half) for i in range(7)]
+    assert len(batches) <= sum(count * 2 // SIZES.k_size for count in pairs) // SIZES.p_size
+
+
+@pytest.mark.parametrize("method", ["cross_modality_identity", "identity_cross_modality", "cross_modality_random"])
+def test_one_modality_is_refused(method):
+    with pytest.raises(UserError, match=f"{method}.*one"):
+        sampler(method, np.repeat(np.arange(4), 5), np.zeros(20, dtype=bool))
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_no_complete_batch_is_refused(method):
+    with pytest.raises(UserError, match="no complete batch.*p_size"):
+        sampler(method, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]).astype(bool), Sizes(3, 4, 10))
+
+
+def test_unknown_sampler_names_the_choices():
+    with pytest.raises(ValueError, match="unknown sampler 'triplet'; choose from norm_triplet, none"):
+        sampler("triplet", np.zeros(4), np.zeros(4))

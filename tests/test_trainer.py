@@ -1,0 +1,263 @@
+"""The trainer on a tiny model: what an epoch consumes, when the rate falls, what stops it."""
+
+import csv
+import sys
+import types
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch.utils.data import DataLoader
+
+from data.augment import BatchAugment
+from data.base import Batch
+from data.samplers import EpochSampler, Sizes
+from engine.checkpoints import BEST
+from engine.precision import TorchPrecision, build_precision
+from engine.trainer import Schedule, Training, append_row, attach_schedule, build_trainer, train
+from losses.criterion import Criterion
+from utils.errors import UserError
+from utils.results import TrialScore
+
+CPU = torch.device("cpu")
+
+
+class TinyModel(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Linear(3, 4)
+        self.classifier = torch.nn.Linear(4, 4, bias=False)
+
+    def forward(self, images):
+        return self.embed(images.mean(dim=(2, 3)))
+
+
+class TinyData:
+    """Four identities told apart by brightness, with numbers of images that make epochs differ in length."""
+
+    labels = torch.tensor([0] * 9 + [1] * 7 + [2] * 5 + [3] * 5)
+    cameras = torch.arange(26) % 2 * 2 + 1
+
+    def __len__(self):
+        return 26
+
+    def __getitem__(self, index):
+        random = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 40, (3, 8, 6), generator=random) + 50 * self.labels[index]
+        return Batch(image.to(torch.uint8), self.labels[index], self.cameras[index], index)
+
+
+def make_training(*, lr=0.01, workers=0, sizes=Sizes(2, 2, 6), method="norm_triplet") -> Training:
+    torch.manual_seed(0)
+    model, data = TinyModel(), TinyData()
+    sampler = EpochSampler(data.labels.numpy(), data.cameras.numpy() == 3, method=method, sizes=sizes, seed=3)
+    return Training(
+        model=model,
+        criterion=Criterion(),
+        optimizer=torch.optim.Adam(model.parameters(), lr=lr),
+        augment=BatchAugment(seed=0, padding=1),
+        loader=DataLoader(data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0),
+        device=CPU,
+        precision=TorchPrecision(CPU),
+    )
+
+
+def make_schedule(**changes) -> Schedule:
+    figures = TrialScore(10, 20, 30, 40, 5, 1)
+    defaults = {
+        "num_epoch": 3,
+        "lr_step": [2],
+        "log_period": 2,
+        "start_eval": 0,
+        "eval_interval": 1,
+        "evaluate": lambda model: figures,
+    }
+    return Schedule(**{**defaults, **changes})
+
+
+def run_recorded(training: Training, epochs: int) -> dict[int, list[list[int]]]:
+    trainer = build_trainer(training)
+    seen: dict[int, list[list[int]]] = {}
+    process = trainer._process_function
+
+    def record(engine: Engine, batch: Batch):
+        seen.setdefault(engine.state.epoch, []).append(batch.indices.tolist())
+        return process(engine, batch)
+
+    trainer._process_function = record
+    trainer.run(training.loader, max_epochs=epochs, epoch_length=len(training.loader))
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_is_exactly_the_samplers_list(workers):
+    training = make_training(workers=workers)
+    seen = run_recorded(training, 12)
+    sampler = training.loader.batch_sampler
+    lengths = set()
+    for epoch in range(1, 13):
+        sampler.set_epoch(epoch)
+        assert seen[epoch] == sampler.batches.tolist()
+        lengths.add(len(sampler))
+    assert len(seen) == 12
+    assert len(lengths) > 1  # or else the test would not show what it says
+
+
+def test_shrinking_epochs_do_not_end_the_run_early():
+    """ignite would take epoch length x epochs for the end of the run; here the second epoch is shorter by far."""
+    training = make_training()
+    lists = {1: 9, 2: 1, 3: 2, 4: 1}
+    sampler = training.loader.batch_sampler
+    draw = sampler.set_epoch
+
+    def cut(epoch: int) -> None:
+        draw(1)
+        sampler.batches = sampler.batches[:1].repeat(lists[epoch], axis=0)
+
+    sampler.set_epoch = cut
+    seen = run_recorded(training, 4)
+    assert {epoch: len(batches) for epoch, batches in seen.items()} == lists
+
+
+def test_learning_rate_falls_when_the_listed_epochs_are_completed():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = {}
+
+    def step(engine, batch):
+        optimizer.step()
+        rates.setdefault(engine.state.epoch, []).append(optimizer.param_groups[0]["lr"])
+
+    trainer = Engine(step)
+    attach_schedule(trainer, optimizer, [3, 5])
+    trainer.run(range(2), max_epochs=7)
+    expected = {1: 1, 2: 1, 3: 1, 4: 0.1, 5: 0.1, 6: 0.01, 7: 0.01}
+    for epoch, rate in expected.items():
+        assert rates[epoch] == pytest.approx([rate] * 2), epoch
+
+
+def test_files_of_a_training(tmp_path):
+    figures = iter([30.0, 50.0, 40.0, 50.0, 20.0])
+    training = make_training()
+    best_weights = {}
+
+    def evaluate(model):
+        rank1 = next(figures)
+        best_weights[rank1, len(best_weights)] = {name: value.clone() for name, value in model.state_dict().items()}
+        return TrialScore(rank1, 60, 70, 80, 33, 3)
+
+    train(training, make_schedule(num_epoch=5, lr_step=[2], evaluate=evaluate), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [BEST, *(f"epoch_00{n}.pth" for n in (3, 4, 5))]
+    saved = torch.load(tmp_path / BEST, weights_only=True)
+    expected = best_weights[50.0, 1]  # the first of the equals
+    assert all(torch.equal(saved[name], value) for name, value in expected.items())
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == list("12345")
+    assert [float(row["rank1"]) for row in rows] == [30, 50, 40, 50, 20]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.001])
+    assert all(float(row["loss_id"]) > 0 and float(row["loss_cmr"]) >= 0 for row in rows)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("start", "interval", "expected"), [(0, 1, [1, 2, 3, 4, 5, 6]), (3, 2, [4, 6]), (4, 1, [4, 5, 6]), (0, 0, [])]
+)
+def test_when_it_evaluates(start, interval, expected, tmp_path):
+    schedule = make_schedule(start_eval=start, eval_interval=interval)
+    assert [epoch for epoch in range(1, 7) if schedule.evaluates(epoch)] == expected
+    if not expected:
+        train(make_training(), schedule, tmp_path)
+        assert not (tmp_path / BEST).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    training = make_training()
+    with torch.no_grad():
+        training.model.embed.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="epoch 1, iteration 1: a loss is not finite"):
+        train(training, make_schedule(), tmp_path)
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_training_learns():
+    losses = []
+    training = make_training(lr=0.05)
+    trainer = build_trainer(training)
+    process = trainer._process_function
+
+    def record(engine, batch):
+        output = process(engine, batch)
+        losses.append(output["loss_id"].item())
+        return output
+
+    trainer._process_function = record
+    trainer.run(training.loader, max_epochs=30, epoch_length=len(training.loader))
+    assert sum(losses[-20:]) < sum(losses[:20]) * 0.7
+
+
+def test_rows_are_appended(tmp_path):
+    path = tmp_path / "m.csv"
+    append_row(path, {"epoch": 1, "lr": 0.1})
+    append_row(path, {"epoch": 2, "lr": 0.1, "rank1": 5})
+    assert path.read_text().splitlines()[1:] == ["1,0.1,,,,,,,,", "2,0.1,,,,,,5,,"]
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fp16", [True, False])
+def test_a_cpu_computes_in_float32(fp16):
+    precision = build_precision(None, None, CPU, fp16=fp16, amp_dtype="float16", amp_backend="torch")
+    assert str(precision) == "float32"
+    with precision.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_bfloat16_autocast_and_step():
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    precision = TorchPrecision(CPU, torch.bfloat16)
+    before = model.weight.clone()
+    with precision.autocast():
+        output = model(torch.ones(3, 2))
+    assert output.dtype == torch.bfloat16
+    precision.step(output.float().sum(), optimizer)
+    torch.testing.assert_close(model.weight, before - 0.3)
+    assert "bfloat16" in str(precision)
+
+
+def test_apex_that_is_not_there_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apex", None)
+    options = {"fp16": True, "amp_dtype": "float16", "amp_backend": "apex"}
+    with pytest.raises(UserError, match="NVIDIA removed it.*amp_backend torch"):
+        build_precision(None, None, torch.device("cuda"), **options)
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        build_precision(None, None, CPU, **options)
+
+
+def test_apex_is_used_at_o1(monkeypatch):
+    calls = []
+
+    class ScaledLoss:
+        def __init__(self, loss, optimizer):
+            self.loss = loss * 8
+
+        def __enter__(self):
+            return self.loss
+
+        def __exit__(self, *error):
+            calls.append("unscaled")
+
+    amp = types.SimpleNamespace(
+        initialize=lambda model, optimizer, **options: calls.append(options["opt_level"]), scale_loss=ScaledLoss
+    )
+    monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=amp))
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    precision = build_precision(
+        model, optimizer, torch.device("cuda"), fp16=True, amp_dtype="float16", amp_backend="apex"
+    )
+    before = model.weight.clone()
+    precision.step(model(torch.ones(1, 2)).sum(), optimizer)
+    assert calls == ["O1", "unscaled"]
+    assert not torch.equal(model.weight, before)
