@@ -16,7 +16,7 @@ from engine.device import describe_device, select_device
 from engine.evaluator import Evaluator
 from models import MCJA, build_model, load_weights
 from models.loading import read_state_dict, same_state
-from utils.cli import run_program
+from utils.cli import Parser, run_program
 from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.logs import set_up_logging
@@ -29,7 +29,7 @@ logger = logging.getLogger("main")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train and test MCJA for visible-infrared person re-identification.")
+    parser = Parser(description="Train and test MCJA for visible-infrared person re-identification.")
     parser.add_argument("--cfg", required=True, type=Path, metavar="FILE", help="YAML configuration")
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--seed", type=int, help="seeds everything; drawn and logged if not given")

@@ -32,8 +32,19 @@ def _above(low: float) -> Rule:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ("p_size", "k_size", "batch_size", "mda_m", "mda_ratio", "log_period", "num_id", "num_cam", "mser_k1", "mser_k2",
-         "test_batch_size"),
+        (
+            "p_size",
+            "k_size",
+            "batch_size",
+            "mda_m",
+            "mda_ratio",
+            "log_period",
+            "num_id",
+            "num_cam",
+            "mser_k1",
+            "mser_k2",
+            "test_batch_size",
+        ),
         _at_least(1),
     ),
     **dict.fromkeys(("padding", "num_epoch", "start_eval", "eval_interval", "num_workers", "wd"), _at_least(0)),
@@ -73,6 +84,7 @@ TOGETHER: tuple[tuple[Callable[[CfgNode], bool], str, str], ...] = (
         "a batch of one image cannot be trained on",
     ),
 )
+
 
 def nearest(name: object, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the valid name most like ``name``, or an empty string."""

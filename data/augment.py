@@ -1,7 +1,7 @@
 """Training augmentation in batches, on the device of the images: VIMC and the standard augmentations.
 
-All random numbers are drawn on the CPU from one generator, so a run is the same on every device, and applying them never
-waits for the device.
+All random numbers are drawn on the CPU from one generator, so they are the same on every device, and applying them
+never waits for the device.
 """
 
 import math

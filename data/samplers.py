@@ -77,7 +77,9 @@ def norm_triplet(labels: np.ndarray, infrared: np.ndarray, random: np.random.Gen
     groups = []
     for images in _by_label(labels):
         short = len(images) < sizes.k_size
-        groups.append(_cut(_choose(images, sizes.k_size, random) if short else random.permutation(images), sizes.k_size))
+        groups.append(
+            _cut(_choose(images, sizes.k_size, random) if short else random.permutation(images), sizes.k_size)
+        )
     return _deal(groups, random, sizes)
 
 

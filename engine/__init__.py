@@ -1,7 +1,5 @@
 """Training and testing."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.optim import Adam
@@ -19,7 +17,9 @@ from utils.protocols import MSER
 __all__ = ["build_evaluator", "build_schedule", "build_training", "train"]
 
 
-def build_training(cfg: CfgNode, model: nn.Module, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
+def build_training(
+    cfg: CfgNode, model: nn.Module, dataset: ReIDDataset, device: torch.device, *, seed: int
+) -> Training:
     optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd)
     return Training(
         model=model,

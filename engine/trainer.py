@@ -185,9 +185,7 @@ def _attach_iteration_log(trainer: Engine, period: int) -> None:
             logger.info("epoch %d [%d/%d] %s", engine.state.epoch, done, engine.state.epoch_length, _describe(losses))
 
 
-def _attach_board(
-    board: TensorboardLogger, trainer: Engine, training: Training, period: int, log: EpochLog
-) -> None:
+def _attach_board(board: TensorboardLogger, trainer: Engine, training: Training, period: int, log: EpochLog) -> None:
     board.attach_output_handler(
         trainer, Events.ITERATION_COMPLETED(every=period), tag="train", output_transform=lambda output: output
     )

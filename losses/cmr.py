@@ -47,7 +47,8 @@ def cross_modality_retrieval_loss(
     error = (ranks - target).abs()
 
     losses, valid = zip(
-        *(_masked_mean(error, in_gallery & kept & (is_infrared == side)[:, None]) for side in (False, True)), strict=True
+        *(_masked_mean(error, in_gallery & kept & (is_infrared == side)[:, None]) for side in (False, True)),
+        strict=True,
     )
     return sum(losses) / sum(valid).clamp(min=1)
 

@@ -72,9 +72,7 @@ def test_golden_channels(name):
 def test_channel_cutmix_against_pixels(box, channels):
     background, foreground, _ = channels
     image = random_images(1, 12, 8)
-    result = channel_cutmix(
-        batch(*image), torch.tensor([background]), torch.tensor([foreground]), torch.tensor([box])
-    )
+    result = channel_cutmix(batch(*image), torch.tensor([background]), torch.tensor([foreground]), torch.tensor([box]))
     top, left, height, width = box
     for row in range(12):
         for column in range(8):

@@ -103,9 +103,7 @@ def test_half_precision_embeddings_are_computed_in_float32():
     identities, is_infrared = torch.arange(8) // 4, torch.arange(8) % 2
     loss = cross_modality_retrieval_loss(embeddings.half(), identities, is_infrared)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(
-        loss, cross_modality_retrieval_loss(embeddings.half().float(), identities, is_infrared)
-    )
+    torch.testing.assert_close(loss, cross_modality_retrieval_loss(embeddings.half().float(), identities, is_infrared))
 
 
 @pytest.mark.parametrize("on", list(itertools.product([True, False], repeat=2)))

@@ -102,9 +102,7 @@ def test_infrared_cameras():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_give_what_the_sampler_lists(sysu_root, workers):
     dataset = SYSU(sysu_root, "train", SIZE)
-    sampler = EpochSampler(
-        dataset.labels, dataset.infrared, method="norm_triplet", sizes=Sizes(2, 4, 8), seed=0
-    )
+    sampler = EpochSampler(dataset.labels, dataset.infrared, method="norm_triplet", sizes=Sizes(2, 4, 8), seed=0)
     loader = train_loader(dataset, sampler, num_workers=workers, pin_memory=False)
     for epoch in (1, 2):
         sampler.set_epoch(epoch)
@@ -220,7 +218,10 @@ def cells(*entries) -> np.ndarray:
         ({"other": 1}, "no variable rand_perm_cam"),
         ({"rand_perm_cam": np.zeros((6, 1))}, "(6, 1) cell"),
         ({"rand_perm_cam": cells(*[np.zeros((10, 2))] * 6)}, "camera 1 should be a cell"),
-        ({"rand_perm_cam": cells(*[cells(np.ones((9, 2)), np.ones((9, 1)))] * 6)}, "camera 1, identity 1 should be a (10"),
+        (
+            {"rand_perm_cam": cells(*[cells(np.ones((9, 2)), np.ones((9, 1)))] * 6)},
+            "camera 1, identity 1 should be a (10",
+        ),
         ({"rand_perm_cam": cells(*[cells(np.zeros((10, 2)), np.ones((10, 1)))] * 6)}, "not instances"),
         ({"rand_perm_cam": cells(*[cells(np.full((10, 2), 1.5), np.ones((10, 1)))] * 6)}, "not instances"),
     ],

@@ -113,7 +113,9 @@ def test_a_seed_repeats_a_run_whatever_the_workers(roots, tmp_path):
         assert torch.equal(value, states[1][name]), name
 
 
-@pytest.mark.parametrize("method", ["none", "cross_modality_random", "cross_modality_identity", "identity_cross_modality"])
+@pytest.mark.parametrize(
+    "method", ["none", "cross_modality_random", "cross_modality_identity", "identity_cross_modality"]
+)
 def test_every_sampler_trains(method, roots, tmp_path):
     words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="1", mser="false", eval_interval="0")
     folder = run(tmp_path, *words, "sample_method", method, "batch_size", "12")
@@ -168,7 +170,9 @@ def test_testing_needs_everything_but_the_classifier(roots, tmp_path, capsys):
     torch.save({name: value for name, value in state.items() if name != "bn_neck.weight"}, tmp_path / "lacking.pth")
     assert "lacks bn_neck.weight" in refused(capsys, tmp_path, *words, "resume", str(tmp_path / "lacking.pth"))
     torch.save(MCJA(3, backbone="resnet18").state_dict(), tmp_path / "other.pth")
-    assert "architecture" in refused(capsys, tmp_path, *words, "backbone", "resnet34", "resume", str(tmp_path / "other.pth"))
+    assert "architecture" in refused(
+        capsys, tmp_path, *words, "backbone", "resnet34", "resume", str(tmp_path / "other.pth")
+    )
     torch.save(state, tmp_path / "whole.pth")
     run(tmp_path, *words, "resume", str(tmp_path / "whole.pth"))
 

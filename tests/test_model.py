@@ -94,7 +94,9 @@ def test_golden_model_through_a_released_checkpoint(tmp_path):
         "grad_norm_classifier": model.classifier.weight.grad.norm(),
     }
     for name, value in found.items():
-        torch.testing.assert_close(value, golden[name], rtol=1e-3, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value, golden[name], rtol=1e-3, atol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
     expected = golden["bn_neck_running_mean_after"]
     torch.testing.assert_close(model.bn_neck.running_mean, expected, rtol=1e-3, atol=1e-4)
 

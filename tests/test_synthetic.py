@@ -20,6 +20,7 @@ from data.synthetic.person import draw_people, draw_person
 from data.synthetic.render import image_rng, render
 from data.synthetic.tones import Region, luminance
 from tools.make_synthetic import main
+from utils.cli import run_program
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = (48, 24)
@@ -330,10 +331,7 @@ def test_user_errors_end_with_code_2_and_one_line(arguments, expected, tmp_path,
     counts = {(camera, identity): 2 for camera in (1, 3) for identity in range(1, 7)}
     write_permutation(tmp_path / "good.mat", counts, [6] * 6)
     write_permutation(tmp_path / "shifted.mat", counts, [6] * 6, shift=1)
-    try:
-        code = main([*arguments, "--root", "set"])
-    except SystemExit as stop:
-        code = stop.code
+    code = run_program(lambda: main([*arguments, "--root", "set"]))
     printed = capsys.readouterr()
     assert code == 2
     assert expected in printed.err and printed.err.count("\n") == 1 and printed.out == ""
@@ -354,7 +352,8 @@ def test_interruption_leaves_nothing_behind(existed, tmp_path, monkeypatch, caps
     root = tmp_path / "set"
     if existed:
         root.mkdir()
-    assert main(["--layout", "sysu", "--root", str(root), "--identities", "5", "--size", "48", "24"]) == 130
+    arguments = ["--layout", "sysu", "--root", str(root), "--identities", "5", "--size", "48", "24"]
+    assert run_program(lambda: main(arguments)) == 130
     assert len(rendered) == 3
     assert root.exists() == existed and (not existed or not list(root.iterdir()))
     assert "interrupted" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from utils.errors import UserError
 from utils.results import TrialScore
 
 CPU = torch.device("cpu")
+SIZES = Sizes(p_size=2, k_size=2, batch_size=6)
 
 
 class TinyModel(torch.nn.Module):
@@ -47,7 +48,7 @@ class TinyData:
         return Batch(image.to(torch.uint8), self.labels[index], self.cameras[index], index)
 
 
-def make_training(*, lr=0.01, workers=0, sizes=Sizes(2, 2, 6), method="norm_triplet") -> Training:
+def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> Training:
     torch.manual_seed(0)
     model, data = TinyModel(), TinyData()
     sampler = EpochSampler(data.labels.numpy(), data.cameras.numpy() == 3, method=method, sizes=sizes, seed=3)

@@ -1,4 +1,4 @@
-"""``make demo``: render a synthetic SYSU-MM01, train ``configs/demo.yml`` on it and test, with and without re-ranking."""
+"""``make demo``: render a synthetic SYSU-MM01, train ``configs/demo.yml`` on it, test it plain and re-ranked."""
 
 import json
 import sys

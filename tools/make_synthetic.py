@@ -1,25 +1,16 @@
 """Writes a synthetic data set of made-up pedestrians: python -m tools.make_synthetic --layout sysu --root DIR"""
 
-import argparse
 import sys
-from typing import NoReturn
 
 from data.synthetic import LAYOUTS, make_synthetic
 from data.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, DEFAULT_SIZE
-
-USER_ERROR, INTERRUPTED = 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USER_ERROR, f"make_synthetic: {message}\n")
+from utils.cli import Parser, run_program
+from utils.errors import UserError
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = _Parser(prog="python -m tools.make_synthetic", description=__doc__.split(":")[0] + ".")
+    parser = Parser(prog="python -m tools.make_synthetic", description=__doc__.split(":")[0] + ".")
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the real data set whose layout to follow")
     parser.add_argument("--root", required=True, metavar="DIR", help="folder to write; must be empty or not exist")
     parser.add_argument("--identities", type=int, metavar="N", help=f"people (default {DEFAULT_IDENTITIES})")
@@ -49,7 +40,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 for a user's error, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
     try:
         images = make_synthetic(
@@ -67,14 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         # the system's own errors carry their file apart from their text
         system = isinstance(error, OSError) and error.strerror
-        print(f"make_synthetic: {f'{error.filename}: {error.strerror}' if system else error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print(f"make_synthetic: interrupted; nothing is left of it in {options.root}", file=sys.stderr)
-        return INTERRUPTED
+        raise UserError(f"{error.filename}: {error.strerror}" if system else str(error)) from None
     print(f"{images} images in {options.root}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

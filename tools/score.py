@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs.default import dataset_cfg
 from data.sysu import read_permutations
-from utils.cli import run_program
+from utils.cli import Parser, run_program
 from utils.features import Features
 from utils.files import write_json
 from utils.protocols import MSER, Setting, regdb_settings, score, sysu_settings
@@ -18,7 +18,7 @@ from utils.results import markdown_table, mean_figures
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.score", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m tools.score", description=__doc__.splitlines()[0])
     parser.add_argument("features", type=Path, metavar="FEATURES.npz")
     parser.add_argument("--dataset", required=True, choices=tuple(dataset_cfg))
     parser.add_argument("--data-root", type=Path, help="the data set's folder; SYSU-MM01's holds the permutations")

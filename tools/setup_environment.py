@@ -4,6 +4,7 @@ Creates DIR as a virtual environment if it is not one, installs ``requirements.t
 installed torch. A torchsort that cannot be built is no failure: the built-in soft rank takes its place.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -24,8 +25,11 @@ notice: torchsort could not be built (log: {log}).
 
 def main(folder: Path) -> int:
     if sys.version_info < OLDEST_PYTHON:
-        print(f"error: Python {'.'.join(map(str, OLDEST_PYTHON))} or newer is needed, this is {sys.version.split()[0]};"
-              " set PYTHON", file=sys.stderr)
+        print(
+            f"error: Python {'.'.join(map(str, OLDEST_PYTHON))} or newer is needed, this is {sys.version.split()[0]};"
+            " set PYTHON",
+            file=sys.stderr,
+        )
         return 2
     python = folder / "bin" / "python"
     stamp = folder / ".mcja-ready"
@@ -43,10 +47,8 @@ def main(folder: Path) -> int:
         return 2
     if not imports(python, "torchsort"):
         build_torchsort(python)
-    try:
+    with contextlib.suppress(OSError):  # an environment that only others may write to is checked again next time
         stamp.write_text(wanted + "\n")
-    except OSError:
-        pass  # an environment that only others may write to: it is checked again next time
     return 0
 
 

@@ -1,10 +1,19 @@
-"""How every program of the project ends: errors of the user in one line, code 2; ctrl-C without a traceback, code 130."""
+"""How every program of the project ends: a user's error in one line, code 2; ctrl-C without a traceback, code 130."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from utils.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage before it; ``--help`` shows that."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
 
 
 def run_program(main: Callable[[], int]) -> int:

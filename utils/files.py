@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Have ``write`` fill a file beside ``path``, flush it to the disk and rename it; on failure ``path`` is as before."""
+    """Have ``write`` fill a file beside ``path``, flush and rename it; on failure ``path`` is as before."""
     beside = path.with_name(f".{path.name}.partial")
     try:
         with beside.open("wb") as file:

@@ -99,7 +99,9 @@ def sysu_settings(features: Features, permutations: Mapping[tuple[int, int], np.
 
     settings = []
     for (mode, cameras), shots in product(SYSU_MODES.items(), SYSU_SHOTS):
-        seen = [(camera, identity) for camera in cameras for identity in identities if (camera, identity) in permutations]
+        seen = [
+            (camera, identity) for camera in cameras for identity in identities if (camera, identity) in permutations
+        ]
         galleries = [
             np.array([_position(position, key, n) for key in seen for n in permutations[key][trial, :shots].tolist()])
             for trial in range(trials)
