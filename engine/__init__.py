@@ -12,7 +12,7 @@ from engine.extract import Extractor
 from engine.precision import build_precision
 from engine.trainer import Schedule, Training, train
 from losses import build_criterion
-from utils.protocols import MSER
+from utils.rerank import MSER
 
 __all__ = ["build_evaluator", "build_schedule", "build_training", "train"]
 

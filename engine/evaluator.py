@@ -9,12 +9,13 @@ from data.regdb import RegDB
 from data.sysu import SYSU
 from engine.extract import Extractor
 from utils.features import Features
-from utils.protocols import MSER, Setting, regdb_settings, score, sysu_settings
+from utils.protocols import Search, regdb_search, score, sysu_search
+from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
 
-SETTINGS: dict[type[ReIDDataset], Callable[[Features, ReIDDataset], list[Setting]]] = {
-    SYSU: lambda features, dataset: sysu_settings(features, dataset.permutations),
-    RegDB: lambda features, dataset: regdb_settings(features),
+SEARCHES: dict[type[ReIDDataset], Callable[[Features, ReIDDataset], Search]] = {
+    SYSU: lambda features, dataset: sysu_search(features, dataset.permutations),
+    RegDB: lambda features, dataset: regdb_search(features),
 }
 # the settings whose mean decides which model of a training is the best
 SELECTION = {SYSU: ("all/1-shot",), RegDB: ("infrared_to_visible", "visible_to_infrared")}
@@ -35,19 +36,18 @@ class Evaluator:
     def test(self, model: nn.Module) -> tuple[Results, Features]:
         """Every setting, plain and, if configured, re-ranked; and the features that it was scored with."""
         features = self.extractor(model, all_spectra=self.mser is not None)
-        return score(features, self._settings(features), mser=self.mser), features
+        return score(features, self._search(features), mser=self.mser), features
 
     def test_plain(self, model: nn.Module) -> Results:
         """Every setting without re-ranking."""
         features = self.extractor(model, all_spectra=False)
-        return score(features, self._settings(features))
+        return score(features, self._search(features))
 
     def select(self, model: nn.Module) -> TrialScore:
         """The figures that decide which model is the best: the selection settings' mean, without re-ranking."""
         features = self.extractor(model, all_spectra=False)
-        wanted = SELECTION[type(self.dataset)]
-        results = score(features, [setting for setting in self._settings(features) if setting.name in wanted])
+        results = score(features, self._search(features).only(SELECTION[type(self.dataset)]))
         return SettingResult(tuple(result.mean for result in results.values())).mean
 
-    def _settings(self, features: Features) -> list[Setting]:
-        return SETTINGS[type(self.dataset)](features, self.dataset)
+    def _search(self, features: Features) -> Search:
+        return SEARCHES[type(self.dataset)](features, self.dataset)

@@ -10,7 +10,8 @@ from tools.score import main as score_main
 from utils.cli import run_program
 from utils.errors import UserError
 from utils.features import SPECTRA, Features
-from utils.protocols import MSER, regdb_settings, score, sysu_settings
+from utils.protocols import regdb_search, score, sysu_search
+from utils.rerank import MSER
 from utils.results import SettingResult, TrialScore, markdown_table
 
 
@@ -49,64 +50,67 @@ def test_golden_results_through_the_program(dataset, golden_root, tmp_path, caps
 def test_galleries_follow_the_permutations(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
     permutations = read_permutations(golden_root)
-    settings = {setting.name: setting for setting in sysu_settings(features, permutations)}
-    assert list(settings) == ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"]
+    search = sysu_search(features, permutations)
+    assert list(search.galleries) == ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"]
+    assert set(features.cameras[search.query].tolist()) == {3, 6}
+    # camera 3 stands where camera 2 stands
+    np.testing.assert_array_equal(search.query_places, np.where(features.cameras[search.query] == 3, 2, 6))
+    np.testing.assert_array_equal(search.pool_places, features.cameras[search.pool])
     identities = set(features.identities.tolist())
     for name, cameras, shots in (("all/1-shot", (1, 2, 4, 5), 1), ("indoor/10-shot", (1, 2), 10)):
-        for number, trial in enumerate(settings[name].trials):
+        for trial, columns in enumerate(search.galleries[name]):
             expected = sorted(
                 f"cam{camera}/{identity:04d}/{instance:04d}.jpg"
                 for (camera, identity), instances in permutations.items()
                 if camera in cameras and identity in identities
-                for instance in instances[number, :shots].tolist()
+                for instance in instances[trial, :shots].tolist()
             )
-            assert sorted(features.paths[trial.gallery].tolist()) == expected
-            assert set(features.cameras[trial.query].tolist()) == {3, 6}
-            # camera 3 stands where camera 2 stands
-            np.testing.assert_array_equal(trial.query_places, np.where(features.cameras[trial.query] == 3, 2, 6))
-            np.testing.assert_array_equal(trial.gallery_places, features.cameras[trial.gallery])
+            assert sorted(features.paths[search.pool[columns]].tolist()) == expected
 
 
 def test_one_setting_leaves_nothing_behind_for_the_next(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
-    settings = sysu_settings(features, read_permutations(golden_root))
-    together = score(features, settings)
-    for setting in reversed(settings):
-        assert score(features, [setting])[setting.name] == together[setting.name]
+    search = sysu_search(features, read_permutations(golden_root))
+    together = score(features, search)
+    for name in reversed(list(search.galleries)):
+        assert score(features, search.only([name])) == {name: together[name]}
 
 
 def test_regdb_is_all_against_all():
     features = Features.load(GOLDEN / "regdb_features.npz")
-    forward, backward = (setting.trials[0] for setting in regdb_settings(features))
-    assert set(features.cameras[forward.query].tolist()) == {3}
-    assert set(features.cameras[forward.gallery].tolist()) == {2}
-    assert len(forward.query) + len(forward.gallery) == len(features.paths)
-    np.testing.assert_array_equal(forward.query, backward.gallery)
+    search = regdb_search(features)
+    assert set(features.cameras[search.query].tolist()) == {3}
+    assert set(features.cameras[search.pool].tolist()) == {2}
+    assert len(search.query) + len(search.pool) == len(features.paths)
+    ((columns,),) = search.galleries.values()
+    assert columns.tolist() == list(range(len(search.pool)))
+    assert list(score(features, search.only(["visible_to_infrared"]))) == ["visible_to_infrared"]
 
 
 def test_order_of_the_features_does_not_matter(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
     shuffled = subset(features, np.random.default_rng(0).permutation(len(features.paths)))
     permutations = read_permutations(golden_root)
-    first, second = (score(f, sysu_settings(f, permutations)[:1]) for f in (features, shuffled))
-    np.testing.assert_allclose(first["all/1-shot"].trials, second["all/1-shot"].trials, atol=1e-9)
+    name = "all/1-shot"
+    first, second = (score(f, sysu_search(f, permutations).only([name]))[name] for f in (features, shuffled))
+    np.testing.assert_allclose(first.trials, second.trials, atol=1e-9)
 
 
 def test_what_cannot_be_scored_is_said(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
     permutations = read_permutations(golden_root)
     with pytest.raises(UserError, match="no query"):
-        sysu_settings(subset(features, ~np.isin(features.cameras, (3, 6))), permutations)
+        sysu_search(subset(features, ~np.isin(features.cameras, (3, 6))), permutations)
     keep = np.ones(len(features.paths), dtype=bool)
     keep[np.flatnonzero(features.cameras == 1)[0]] = False
     with pytest.raises(UserError, match="names instance .*, which has no feature"):
-        sysu_settings(subset(features, keep), permutations)
+        sysu_search(subset(features, keep), permutations)
     plain = Features(features.paths, features.identities, features.cameras, {"original": features.spectra["original"]})
     with pytest.raises(UserError, match="red, green, blue is missing"):
-        score(plain, sysu_settings(plain, permutations), mser=MSER(20, 6, 0.3))
+        score(plain, sysu_search(plain, permutations), mser=MSER(20, 6, 0.3))
     regdb = Features.load(GOLDEN / "regdb_features.npz")
     with pytest.raises(UserError, match="no feature of infrared images"):
-        regdb_settings(subset(regdb, regdb.cameras == 2))
+        regdb_search(subset(regdb, regdb.cameras == 2))
 
 
 def test_features_come_back_as_saved(tmp_path):

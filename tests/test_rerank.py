@@ -4,7 +4,7 @@ from conftest import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.rerank import mser_distance, sum_of_minima
+from utils.rerank import mser_distance
 
 
 def slow_mser(query, gallery, k1, k2, lam, neighbours):
@@ -67,15 +67,6 @@ def test_equals_the_slow_version(seed, queries, images, k1, k2, neighbours, infr
     query, gallery = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, gallery))
     found = mser_distance(query, gallery, k1=k1, k2=k2, lam=0.3, neighbours=neighbours)
     np.testing.assert_allclose(found, slow_mser(query, gallery, k1, k2, 0.3, neighbours), atol=2e-6)
-
-
-def test_sum_of_minima():
-    from scipy import sparse
-
-    random = np.random.default_rng(0)
-    a, b = (np.where(random.random(shape) < 0.3, random.random(shape), 0) for shape in ((6, 9), (7, 9)))
-    found = sum_of_minima(sparse.csr_matrix(a), sparse.csr_matrix(b))
-    np.testing.assert_allclose(found, np.minimum(a[:, None], b[None]).sum(axis=-1), atol=1e-7)
 
 
 def test_arguments_are_left_as_they_are():

@@ -13,7 +13,8 @@ from data.sysu import read_permutations
 from utils.cli import Parser, run_program
 from utils.features import Features
 from utils.files import write_json
-from utils.protocols import MSER, Setting, regdb_settings, score, sysu_settings
+from utils.protocols import Search, regdb_search, score, sysu_search
+from utils.rerank import MSER
 from utils.results import markdown_table, mean_figures
 
 
@@ -33,18 +34,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     features = Features.load(arguments.features)
-    results = score(features, _settings(arguments, features), mser=_mser(arguments))
+    results = score(features, _search(arguments, features), mser=_mser(arguments))
     print(markdown_table(results))
     if arguments.json:
         write_json(arguments.json, mean_figures(results))
     return 0
 
 
-def _settings(arguments: argparse.Namespace, features: Features) -> list[Setting]:
+def _search(arguments: argparse.Namespace, features: Features) -> Search:
     if arguments.dataset == "regdb":
-        return regdb_settings(features)
+        return regdb_search(features)
     root = arguments.data_root or Path(dataset_cfg["sysu"].data_root)
-    return sysu_settings(features, read_permutations(root))
+    return sysu_search(features, read_permutations(root))
 
 
 def _mser(arguments: argparse.Namespace) -> MSER | None:

@@ -29,9 +29,9 @@ class Features:
         if len(lengths) != 1 or "original" not in self.spectra:
             raise ValueError("features need paths, identities, cameras and 'original' of one length")
 
-    def normalised(self, spectrum: str) -> np.ndarray:
-        """(N, D) float32 with rows of length 1."""
-        features = self.spectra[spectrum].astype(np.float32, copy=False)
+    def normalised(self, spectrum: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The features at ``positions`` as float32 with rows of length 1."""
+        features = self.spectra[spectrum][positions].astype(np.float32, copy=False)
         return features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
 
     def save(self, path: str | Path) -> None:

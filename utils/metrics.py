@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.kernels import query_figures
+
 
 class Metrics(NamedTuple):
     """Means over the queries that have a match; fractions, not percentages."""
@@ -46,36 +48,20 @@ def retrieval_metrics(
     ):
         raise ValueError(f"a distance of shape {distance.shape} does not fit the given identities and cameras")
 
-    valid = gallery_cameras[None, :] != query_cameras[:, None]
-    scored = (valid & (gallery_ids[None, :] == query_ids[:, None])).any(axis=1)
+    identities, gallery_numbers = np.unique(gallery_ids, return_inverse=True)
+    query_numbers = np.searchsorted(identities, query_ids).clip(max=max(len(identities) - 1, 0))
+    known = len(identities) > 0 and identities[query_numbers] == query_ids
+    query_numbers = np.where(known, query_numbers, -1)
+    place, length, precision, penalty = query_figures(
+        distance, query_numbers, query_cameras, gallery_numbers, gallery_cameras, len(identities)
+    )
+    scored = place >= 0
     if not scored.any():
         raise ValueError("no query has a match in the gallery")
-    distance, query_ids, valid = distance[scored], query_ids[scored], valid[scored]
-
-    order = np.argsort(distance, axis=1, kind="stable")
-    valid = np.take_along_axis(valid, order, axis=1)
-    hit = valid & (gallery_ids[order] == query_ids[:, None])
-    rank = valid.cumsum(axis=1)
-    ordinal = hit.cumsum(axis=1)
-    matches = ordinal[:, -1]
-    precision = np.divide(ordinal, rank, where=hit, out=np.zeros(hit.shape))
-    last_rank = np.where(hit, rank, 0).max(axis=1)
+    # a query's curve is 1 from its place up to the last identity that it ranks
+    begun, ended = (np.bincount(at[scored], minlength=len(identities) + 1).cumsum() for at in (place, length))
     return Metrics(
-        cmc=_identity_cmc(order, valid, query_ids, gallery_ids),
-        mAP=float((precision.sum(axis=1) / matches).mean()),
-        mINP=float((matches / last_rank).mean()),
+        cmc=(begun - ended)[: len(identities)] / scored.sum(),
+        mAP=float(precision[scored].mean()),
+        mINP=float(penalty[scored].mean()),
     )
-
-
-def _identity_cmc(order: np.ndarray, valid: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    identities, first_of_identity = np.unique(np.sort(gallery_ids), return_index=True)
-    never = order.shape[1]
-    position = np.empty_like(order)  # (queries, gallery): place of each gallery image in the ranked list
-    np.put_along_axis(position, order, np.where(valid, np.arange(never), never), axis=1)
-    by_identity = position[:, np.argsort(gallery_ids, kind="stable")]
-    first = np.minimum.reduceat(by_identity, first_of_identity, axis=1)  # (queries, identities)
-    own = np.take_along_axis(first, np.searchsorted(identities, query_ids)[:, None], axis=1)
-    place = (first < own).sum(axis=1)  # identities ranked before the match
-    length = (first < never).sum(axis=1)
-    k = np.arange(len(identities))
-    return ((k >= place[:, None]) & (k < length[:, None])).mean(axis=0)

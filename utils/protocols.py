@@ -1,16 +1,15 @@
-"""The test protocols of SYSU-MM01 and RegDB: which image is a query, which is in the gallery, and how it is scored."""
+"""The test protocols of SYSU-MM01 and RegDB: which image is a query, which is in a gallery, and how it is scored."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.features import SPECTRA, Features
 from utils.metrics import Metrics, retrieval_metrics
-from utils.rerank import mser_distance
+from utils.rerank import MSER, QueryReranker, rerank_all
 from utils.results import SettingResult, TrialScore
 
 SYSU_MODES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}  # gallery cameras
@@ -20,58 +19,107 @@ REGDB_CAMERAS = {"visible": 2, "infrared": 3}
 RANKS = (1, 5, 10, 20)
 
 
-class MSER(NamedTuple):
-    """Hyper-parameters of the re-ranking; see :func:`utils.rerank.mser_distance`."""
-
-    k1: int
-    k2: int
-    lam: float
-
-
-class Trial(NamedTuple):
-    """Positions of query and gallery images, and the places that stand for their cameras when a query is scored."""
-
-    query: np.ndarray
-    gallery: np.ndarray
-    query_places: np.ndarray
-    gallery_places: np.ndarray
-
-
 @dataclass(frozen=True)
-class Setting:
-    """A row of the results: its name, its trials, and what may be a neighbour when it is re-ranked."""
+class Search:
+    """Queries against galleries out of one pool: all settings of a data set, so that they can share their work.
 
-    name: str
-    trials: tuple[Trial, ...]
-    neighbours: str
+    A place stands for a camera where a query ignores the gallery images of its own one.
+    """
+
+    query: np.ndarray  # positions in the features
+    pool: np.ndarray  # positions in the features of every image that a gallery may hold
+    query_places: np.ndarray
+    pool_places: np.ndarray
+    galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> trials -> positions in the pool
+    neighbours: str  # see utils.rerank.mser_distance
+    backward: str | None = None  # the setting, if any, in which the whole pool searches for the queries
+
+    def only(self, names: Collection[str]) -> "Search":
+        """The settings of these names."""
+        galleries = {name: trials for name, trials in self.galleries.items() if name in names}
+        return replace(self, galleries=galleries, backward=self.backward if self.backward in names else None)
 
 
-def score(features: Features, settings: list[Setting], *, mser: MSER | None = None) -> dict[str, SettingResult]:
+def score(features: Features, search: Search, *, mser: MSER | None = None) -> dict[str, SettingResult]:
     """Every setting plain and, with ``mser``, re-ranked under its name with ``/mser`` appended.
 
     Raises:
-        UserError: ``mser`` is asked for, but the features lack a spectrum.
+        UserError: ``mser`` is asked for, but the features lack a spectrum; or no query has a match.
     """
     lacking = [name for name in SPECTRA if name not in features.spectra]
     if mser and lacking:
         raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} is missing")
-    spectra = np.stack([features.normalised(name) for name in (SPECTRA if mser else SPECTRA[:1])])
-
-    plain, reranked = {}, {}
-    for setting in settings:
-        plain[setting.name] = SettingResult(
-            tuple(_score(features, trial, _cosine_distance(spectra[0], trial)) for trial in setting.trials)
-        )
-        if mser:
-            reranked[f"{setting.name}/mser"] = SettingResult(
-                tuple(
-                    _score(features, trial, _mser(spectra, trial, mser, setting.neighbours)) for trial in setting.trials
-                )
-            )
-    return plain | reranked
+    results = _plain(features, search)
+    if mser:
+        results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser).items()}
+    return results
 
 
-def sysu_settings(features: Features, permutations: Mapping[tuple[int, int], np.ndarray]) -> list[Setting]:
+def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
+    distance = features.normalised("original", search.query) @ features.normalised("original", search.pool).T
+    np.negative(distance, out=distance)
+    scorer = _Scorer(features, search)
+    results = {
+        name: SettingResult(tuple(scorer.forward(distance[:, columns], columns) for columns in trials))
+        for name, trials in search.galleries.items()
+    }
+    if search.backward:
+        results[search.backward] = SettingResult((scorer.backward(distance.T),))
+    return results
+
+
+def _reranked(features: Features, search: Search, mser: MSER) -> dict[str, SettingResult]:
+    query, pool = (
+        np.stack([features.normalised(name, positions) for name in SPECTRA])
+        for positions in (search.query, search.pool)
+    )
+    scorer = _Scorer(features, search)
+    if search.neighbours == "queries":
+        reranker = QueryReranker(query, pool, mser)
+        return {
+            name: SettingResult(tuple(scorer.forward(reranker.distance(columns), columns) for columns in trials))
+            for name, trials in search.galleries.items()
+        }
+    forward, backward = rerank_all(query, pool, mser)
+    # all rows are neighbours of each other, so the gallery can only be the whole pool
+    results = {
+        name: SettingResult(tuple(scorer.forward(forward[:, columns], columns) for columns in trials))
+        for name, trials in search.galleries.items()
+    }
+    if search.backward:
+        results[search.backward] = SettingResult((scorer.backward(backward),))
+    return results
+
+
+class _Scorer:
+    """Figures of distances between a search's queries and images of its pool."""
+
+    def __init__(self, features: Features, search: Search):
+        self.query = features.identities[search.query], search.query_places
+        self.pool = features.identities[search.pool], search.pool_places
+
+    def forward(self, distance: np.ndarray, columns: np.ndarray) -> TrialScore:
+        return _figures(distance, *self.query, *(values[columns] for values in self.pool))
+
+    def backward(self, distance: np.ndarray) -> TrialScore:
+        return _figures(distance, *self.pool, *self.query)
+
+
+def _figures(distance: np.ndarray, *identities_and_places: np.ndarray) -> TrialScore:
+    try:
+        return _percent(retrieval_metrics(distance, *identities_and_places))
+    except ValueError as error:
+        raise UserError(f"the test set cannot be scored: {error}") from None
+
+
+def _percent(metrics: Metrics) -> TrialScore:
+    last = len(metrics.cmc)
+    return TrialScore(
+        *(100 * float(metrics.cmc[min(rank, last) - 1]) for rank in RANKS), 100 * metrics.mAP, 100 * metrics.mINP
+    )
+
+
+def sysu_search(features: Features, permutations: Mapping[tuple[int, int], np.ndarray]) -> Search:
     """All-search and indoor-search, single-shot and multi-shot, ten trials each.
 
     A trial's gallery: for every gallery camera and identity, the first ``shots`` instances of the permutation's row.
@@ -84,52 +132,46 @@ def sysu_settings(features: Features, permutations: Mapping[tuple[int, int], np.
     Raises:
         UserError: an image that a permutation names has no feature, or there is no query.
     """
-    position = {
-        (camera, identity, _instance(path)): index
-        for index, (path, identity, camera) in enumerate(
-            zip(features.paths.tolist(), features.identities.tolist(), features.cameras.tolist(), strict=True)
-        )
-    }
     query = np.flatnonzero(np.isin(features.cameras, SYSU_QUERY_CAMERAS))
+    pool = np.flatnonzero(np.isin(features.cameras, SYSU_MODES["all"]))
     if not len(query):
-        raise UserError(f"no query: no feature of an infrared camera ({SYSU_QUERY_CAMERAS})")
-    places = np.where(features.cameras == 3, 2, features.cameras)
-    identities = np.unique(features.identities).tolist()
-    trials = len(next(iter(permutations.values())))
-
-    settings = []
-    for (mode, cameras), shots in product(SYSU_MODES.items(), SYSU_SHOTS):
-        seen = [
-            (camera, identity) for camera in cameras for identity in identities if (camera, identity) in permutations
-        ]
-        galleries = [
-            np.array([_position(position, key, n) for key in seen for n in permutations[key][trial, :shots].tolist()])
-            for trial in range(trials)
-        ]
-        settings.append(
-            Setting(
-                f"{mode}/{shots}-shot",
-                tuple(Trial(query, gallery, places[query], places[gallery]) for gallery in galleries),
-                neighbours="queries",
+        raise UserError(f"no query: no feature of an infrared camera {SYSU_QUERY_CAMERAS}")
+    column = {
+        (camera, identity, _instance(path)): number
+        for number, (camera, identity, path) in enumerate(
+            zip(
+                *(values[pool].tolist() for values in (features.cameras, features.identities, features.paths)),
+                strict=True,
             )
         )
-    return settings
+    }
+    places = np.where(features.cameras == 3, 2, features.cameras)
+    identities = np.unique(features.identities).tolist()
+    trials = range(len(next(iter(permutations.values()))))
+
+    galleries = {}
+    for (mode, cameras), shots in product(SYSU_MODES.items(), SYSU_SHOTS):
+        seen = [key for key in product(cameras, identities) if key in permutations]
+        galleries[f"{mode}/{shots}-shot"] = tuple(
+            np.array([_column(column, key, n) for key in seen for n in permutations[key][trial, :shots].tolist()])
+            for trial in trials
+        )
+    return Search(query, pool, places[query], places[pool], galleries, neighbours="queries")
 
 
-def regdb_settings(features: Features) -> list[Setting]:
+def regdb_search(features: Features) -> Search:
     """Infrared to visible and visible to infrared, all against all; the two cameras share no place."""
     sides = {name: np.flatnonzero(features.cameras == camera) for name, camera in REGDB_CAMERAS.items()}
     for name, positions in sides.items():
         if not len(positions):
             raise UserError(f"no feature of {name} images (camera {REGDB_CAMERAS[name]})")
-    return [
-        Setting(
-            f"{query}_to_{gallery}",
-            (Trial(sides[query], sides[gallery], *(features.cameras[sides[side]] for side in (query, gallery))),),
-            neighbours="all",
-        )
-        for query, gallery in (("infrared", "visible"), ("visible", "infrared"))
-    ]
+    query, pool = sides["infrared"], sides["visible"]
+    return Search(
+        *(query, pool, features.cameras[query], features.cameras[pool]),
+        galleries={"infrared_to_visible": (np.arange(len(pool)),)},
+        neighbours="all",
+        backward="visible_to_infrared",
+    )
 
 
 def _instance(path: str) -> int:
@@ -139,38 +181,10 @@ def _instance(path: str) -> int:
     return int(stem)
 
 
-def _position(position: dict[tuple[int, int, int], int], key: tuple[int, int], instance: int) -> int:
+def _column(column: Mapping[tuple[int, int, int], int], key: tuple[int, int], instance: int) -> int:
     try:
-        return position[(*key, instance)]
+        return column[(*key, instance)]
     except KeyError:
         raise UserError(
             f"camera {key[0]}, identity {key[1]}: the permutation names instance {instance}, which has no feature"
         ) from None
-
-
-def _cosine_distance(features: np.ndarray, trial: Trial) -> np.ndarray:
-    return -(features[trial.query] @ features[trial.gallery].T)
-
-
-def _mser(spectra: np.ndarray, trial: Trial, mser: MSER, neighbours: str) -> np.ndarray:
-    return mser_distance(
-        spectra[:, trial.query], spectra[:, trial.gallery], k1=mser.k1, k2=mser.k2, lam=mser.lam, neighbours=neighbours
-    )
-
-
-def _score(features: Features, trial: Trial, distance: np.ndarray) -> TrialScore:
-    ids = features.identities
-    try:
-        metrics = retrieval_metrics(
-            distance, ids[trial.query], trial.query_places, ids[trial.gallery], trial.gallery_places
-        )
-    except ValueError as error:
-        raise UserError(f"the test set cannot be scored: {error}") from None
-    return _percent(metrics)
-
-
-def _percent(metrics: Metrics) -> TrialScore:
-    last = len(metrics.cmc)
-    return TrialScore(
-        *(100 * float(metrics.cmc[min(rank, last) - 1]) for rank in RANKS), 100 * metrics.mAP, 100 * metrics.mINP
-    )

@@ -1,13 +1,30 @@
 """Multi-Spectral Enhanced Ranking (MSER): k-reciprocal re-ranking over all spectra of the visible images (MCJA).
 
-Everything is computed in float32 and sums in float64; the released code keeps weights in half precision.
+The spectra of an image are ranked as if each were an image of its own; in the end their distances are averaged. Nothing
+is approximated; everything is in float32, where the released code keeps weights in half precision.
+
+Nothing here holds the distances of all rows from all others: they are made a block of rows at a time, and of each block
+only the nearest candidates, the row maxima and the distances between queries and gallery are kept.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from utils.kernels import jaccard_blend, smallest
+
 NEIGHBOURS = ("queries", "all")
-BLOCK_ROWS = 1024  # rows sorted at a time; bounds memory
+BLOCK_BYTES = 64 * 2**20  # of distances made at a time
+
+
+class MSER(NamedTuple):
+    """Hyper-parameters: size of the k-reciprocal neighbourhood; neighbours whose weights are averaged (1 averages
+    nothing); weight of the original distance in the final one, 0 to 1."""
+
+    k1: int
+    k2: int
+    lam: float
 
 
 def mser_distance(
@@ -15,15 +32,10 @@ def mser_distance(
 ) -> np.ndarray:
     """Re-ranked distances, the mean over spectra.
 
-    The spectra of the visible side are ranked together, as if each were an image of its own; then the distances of an
-    image's spectra are averaged.
-
     Args:
         query: (Sq, Nq, D) normalised features per spectrum; the infrared side has one spectrum, or equal ones.
         gallery: (Sg, Ng, D), likewise.
-        k1: size of the k-reciprocal neighbourhood.
-        k2: neighbours whose weights are averaged; 1 averages nothing.
-        lam: weight of the original distance in the final one, 0 to 1.
+        k1, k2, lam: see :class:`MSER`.
         neighbours: ``queries`` (SYSU-MM01: only queries may be neighbours) or ``all`` (RegDB).
 
     Returns:
@@ -32,45 +44,116 @@ def mser_distance(
     Raises:
         ValueError: both sides have several different spectra, or an unknown ``neighbours``.
     """
-    if neighbours not in NEIGHBOURS:
-        raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
-    query, gallery = (_distinct(np.asarray(features, dtype=np.float32)) for features in (query, gallery))
-    if len(query) > 1 and len(gallery) > 1:
-        raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
-    (query_spectra, queries, dimensions), (gallery_spectra, images, _) = query.shape, gallery.shape
-    distance = rerank(query.reshape(-1, dimensions), gallery.reshape(-1, dimensions), k1, k2, lam, neighbours)
-    return distance.reshape(query_spectra, queries, gallery_spectra, images).mean(axis=(0, 2))
+    if neighbours == "queries":
+        return QueryReranker(query, gallery, MSER(k1, k2, lam)).distance()
+    if neighbours == "all":
+        return rerank_all(query, gallery, MSER(k1, k2, lam))[0]
+    raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
 
 
-def _distinct(features: np.ndarray) -> np.ndarray:
-    """(S, N, D), reduced to one spectrum where all are equal: infrared images have no more."""
-    if features.ndim != 3:
-        raise ValueError(f"features should be (spectra, images, dimensions), not {features.shape}")
-    return features[:1] if (features[1:] == features[:1]).all() else features
+class QueryReranker:
+    """Re-ranks with queries as the only neighbours, for many galleries out of one pool.
+
+    Rank lists and reciprocal sets then do not depend on the gallery, only the row maxima do; so all but the weights is
+    computed once.
+
+    Args:
+        query: (Sq, Nq, D); see :func:`mser_distance`.
+        pool: (Sg, N, D), all images that a gallery may hold.
+    """
+
+    def __init__(self, query: np.ndarray, pool: np.ndarray, mser: MSER):
+        query, pool = _one_side_infrared(query, pool)
+        self.mser = mser
+        self.query_spectra, self.spectra = len(query), len(pool)
+        queries = _flat(query)
+        count, images = len(queries), pool.shape[1]
+
+        self.largest = np.empty(count, dtype=np.float32)  # of the distances to other queries
+        nearest = np.empty((count, min(max(mser.k1 + 1, mser.k2), count)), dtype=np.int32)
+        near_distance = np.empty(nearest.shape, dtype=np.float32)
+        for rows in _blocks(count, count):
+            distance = squared_distances(queries[rows], queries)
+            self.largest[rows] = distance.max(axis=1)
+            nearest[rows] = smallest(distance, nearest.shape[1])
+            near_distance[rows] = np.take_along_axis(distance, nearest[rows], axis=1)
+        self.reciprocal = reciprocal_distances(nearest[:, : mser.k1 + 1], near_distance[:, : mser.k1 + 1])
+        self.query_nearest = nearest[:, : mser.k2]
+
+        # of the spectra's distances between each query and image
+        self.pool_largest = np.empty((count, images), dtype=np.float32)
+        self.pool_mean = np.empty((count, images), dtype=np.float32)
+        self.pool_nearest = np.empty((self.spectra, images, min(mser.k2, count)), dtype=np.int32)
+        for rows in _blocks(images, self.spectra * count):
+            distance = squared_distances(_flat(pool[:, rows]), queries)
+            self.pool_nearest[:, rows] = smallest(distance, self.pool_nearest.shape[2]).reshape(
+                self.spectra, -1, self.pool_nearest.shape[2]
+            )
+            distance = distance.reshape(self.spectra, -1, count)
+            self.pool_largest[:, rows] = distance.max(axis=0).T
+            self.pool_mean[:, rows] = distance.mean(axis=0).T
+
+    def distance(self, columns: np.ndarray | None = None) -> np.ndarray:
+        """Re-ranked distances to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
+        columns = np.arange(self.pool_mean.shape[1]) if columns is None else columns
+        largest = np.maximum(self.largest, self.pool_largest[:, columns].max(axis=1))
+        weights = reciprocal_weights(self.reciprocal, largest)
+        if self.mser.k2 == 1:  # gallery images have no weights of their own
+            gallery = sparse.csr_matrix((self.spectra * len(columns), len(largest)), dtype=np.float32)
+        else:
+            gallery = neighbour_mean(_flat(self.pool_nearest[:, columns]), weights)
+            weights = neighbour_mean(self.query_nearest, weights)
+        scale = np.stack([np.full_like(largest, 1 - self.mser.lam), self.mser.lam / largest], axis=1)
+        distance = jaccard_blend(weights, gallery.tocsc(), self.spectra, self.pool_mean[:, columns], scale)
+        return distance.reshape(self.query_spectra, -1, len(columns)).mean(axis=0)
 
 
-def rerank(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, lam: float, neighbours: str) -> np.ndarray:
-    """k-reciprocal re-ranking of rows, (Nq, D), (Ng, D) normalised -> (Nq, Ng) float32 final distances."""
-    count = len(query)
-    to_gallery = squared_distances(query, gallery)
-    distance = np.concatenate([squared_distances(query, query), to_gallery.T])
-    if neighbours == "queries":  # (rows, candidates): gallery rows have neighbours, but are none
-        largest = np.maximum(distance[:count].max(axis=1), to_gallery.max(axis=1))
-    else:
-        distance = np.concatenate([distance, np.concatenate([to_gallery, squared_distances(gallery, gallery)])], axis=1)
-        largest = distance.max(axis=1)
+def rerank_all(query: np.ndarray, gallery: np.ndarray, mser: MSER) -> tuple[np.ndarray, np.ndarray]:
+    """Re-ranks with all rows as neighbours, in both directions at once: they share all but the original distance.
 
-    ranked = nearest(distance, max(k1 + 1, k2))
-    weights = reciprocal_weights(distance, largest, ranked[:, : k1 + 1])
-    if k2 != 1:
-        weights = neighbour_mean(ranked[:, :k2], len(largest)) @ weights
-    else:
-        weights.resize(len(distance), len(largest))  # rows that cannot be neighbours have no weights
-    del distance
-    result = sum_of_minima(weights[:count], weights[count:])
-    result = (1 - lam) * (1 - result / (2 - result))  # Jaccard distance
-    result += lam * (to_gallery / largest[:count, None])
-    return result
+    Args:
+        query, gallery: (Sq, Nq, D) and (Sg, Ng, D); see :func:`mser_distance`.
+
+    Returns:
+        Distances of queries to the gallery (Nq, Ng), and of gallery images, as queries, to them (Ng, Nq).
+    """
+    query, gallery = _one_side_infrared(query, gallery)
+    features = np.concatenate([_flat(query), _flat(gallery)])
+    count, total = query.shape[0] * query.shape[1], len(features)
+
+    nearest = np.empty((total, min(max(mser.k1 + 1, mser.k2), total)), dtype=np.int32)
+    near_distance = np.empty(nearest.shape, dtype=np.float32)
+    largest = np.empty(total, dtype=np.float32)
+    forward = np.empty((count, total - count), dtype=np.float32)  # relative distances
+    backward = np.empty((total - count, count), dtype=np.float32)
+    for rows in _blocks(total, total):
+        distance = squared_distances(features[rows], features)
+        largest[rows] = distance.max(axis=1)
+        nearest[rows] = smallest(distance, nearest.shape[1])
+        near_distance[rows] = np.take_along_axis(distance, nearest[rows], axis=1)
+        distance /= largest[rows, None]
+        queries = max(0, min(rows.stop, count) - rows.start)  # rows of this block that are queries
+        forward[rows.start : rows.start + queries] = distance[:queries, count:]
+        backward[max(0, rows.start - count) : max(0, rows.stop - count)] = distance[queries:, :count]
+
+    weights = reciprocal_weights(
+        reciprocal_distances(nearest[:, : mser.k1 + 1], near_distance[:, : mser.k1 + 1]), largest
+    )
+    if mser.k2 != 1:
+        weights = neighbour_mean(nearest[:, : mser.k2], weights)
+    spectra, images = len(gallery), gallery.shape[1]
+    jaccard = jaccard_blend(
+        weights[:count],
+        weights[count:].tocsc(),
+        spectra,
+        np.zeros((count, images), dtype=np.float32),
+        np.tile(np.array([1, 0], dtype=np.float32), (count, 1)),
+    )
+    shape = (len(query), query.shape[1], spectra, images)
+    jaccard = jaccard.reshape(len(query), -1, images).mean(axis=0)
+    forward = forward.reshape(shape).mean(axis=(0, 2))
+    backward = backward.reshape(shape[2:] + shape[:2]).mean(axis=(0, 2))
+    return (1 - mser.lam) * jaccard + mser.lam * forward, (1 - mser.lam) * jaccard.T + mser.lam * backward
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -81,48 +164,61 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(distance, 0, out=distance)
 
 
-def nearest(distance: np.ndarray, count: int) -> np.ndarray:
-    """Positions of each row's ``count`` smallest values in ascending order: (n, m) -> (n, min(count, m))."""
-    count = min(count, distance.shape[1])
-    result = np.empty((len(distance), count), dtype=np.int64)
-    for start in range(0, len(distance), BLOCK_ROWS):
-        block = distance[start : start + BLOCK_ROWS]
-        smallest = np.argpartition(block, count - 1, axis=1)[:, :count]
-        order = np.argsort(np.take_along_axis(block, smallest, axis=1), axis=1, kind="stable")
-        result[start : start + BLOCK_ROWS] = np.take_along_axis(smallest, order, axis=1)
-    return result
+def reciprocal_distances(nearest: np.ndarray, distance: np.ndarray) -> sparse.csr_matrix:
+    """Distances within k-reciprocal sets, of rows that are each other's near ones: -> (rows, rows), zeros explicit.
+
+    Args:
+        nearest: (rows, k) positions of the near rows.
+        distance: (rows, k) of them.
+    """
+    rows, width = nearest.shape
+    indptr = np.arange(0, rows * width + 1, width)
+    # entries say where in `distance` their distance stands, counted from 1, so that none is lost as a zero
+    entries = np.arange(1, rows * width + 1)
+    near = sparse.csr_matrix((entries, nearest.ravel(), indptr), shape=(rows, rows))
+    mutual = near.multiply(near.T.astype(bool)).tocsr()
+    return sparse.csr_matrix((distance.ravel()[mutual.data - 1], mutual.indices, mutual.indptr), shape=mutual.shape)
 
 
-def reciprocal_weights(distance: np.ndarray, largest: np.ndarray, ranked: np.ndarray) -> sparse.csr_matrix:
-    """V: exp(-distance / row maximum) over the k-reciprocal set, with sum 1 per row: (candidates, candidates)."""
-    count, width = len(largest), ranked.shape[1]
-    rows = np.repeat(np.arange(count), width)
-    near = sparse.csr_matrix((np.ones(count * width, bool), (rows, ranked[:count].ravel())), shape=(count, count))
-    mutual = near.multiply(near.T).tocoo()
-    value = np.exp(-distance[mutual.row, mutual.col] / largest[mutual.row])
-    total = np.bincount(mutual.row, value, minlength=count)
-    return sparse.csr_matrix((value / total[mutual.row].astype(np.float32), (mutual.row, mutual.col)), (count, count))
+def reciprocal_weights(reciprocal: sparse.csr_matrix, largest: np.ndarray) -> sparse.csr_matrix:
+    """exp(-distance / row maximum) over each row's reciprocal set, with sum 1 per row."""
+    lengths = np.diff(reciprocal.indptr)
+    rows = np.repeat(np.arange(len(largest)), lengths)
+    weight = np.exp(-reciprocal.data / largest[rows])
+    total = np.bincount(rows, weight, minlength=len(largest))
+    data = (weight / total[rows]).astype(np.float32)
+    return sparse.csr_matrix((data, reciprocal.indices, reciprocal.indptr), shape=reciprocal.shape)
 
 
-def neighbour_mean(ranked: np.ndarray, candidates: int) -> sparse.csr_matrix:
-    """The matrix that averages over each row's ranked neighbours: (rows, k2) -> (rows, candidates)."""
-    count, width = ranked.shape
-    indptr = np.arange(0, count * width + 1, width)
-    data = np.full(count * width, 1 / width, dtype=np.float32)
-    return sparse.csr_matrix((data, ranked.ravel(), indptr), shape=(count, candidates))
+def neighbour_mean(nearest: np.ndarray, weights: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Mean of the weights of each row's nearest candidates: (rows, k2), (candidates, all) -> (rows, all)."""
+    rows, width = nearest.shape
+    indptr = np.arange(0, rows * width + 1, width)
+    data = np.full(rows * width, 1 / width, dtype=np.float32)
+    return sparse.csr_matrix((data, nearest.ravel(), indptr), shape=(rows, weights.shape[0])) @ weights
 
 
-def sum_of_minima(query: sparse.csr_matrix, gallery: sparse.csr_matrix) -> np.ndarray:
-    """sigma_ij = sum over c of min(query_ic, gallery_jc), through an inverted index: -> (Nq, Ng) float32."""
-    index = gallery.tocsc()
-    result = np.empty((query.shape[0], gallery.shape[0]), dtype=np.float32)
-    for i in range(query.shape[0]):
-        entries = slice(query.indptr[i], query.indptr[i + 1])
-        columns, value = query.indices[entries], query.data[entries]
-        starts, lengths = index.indptr[columns], np.diff(index.indptr)[columns]
-        # positions in the index of all entries of these columns, one column after the other
-        offset = np.repeat(starts - np.concatenate([[0], lengths.cumsum()[:-1]]), lengths)
-        positions = np.arange(lengths.sum()) + offset
-        minima = np.minimum(index.data[positions], np.repeat(value, lengths))
-        result[i] = np.bincount(index.indices[positions], minima, minlength=gallery.shape[0])
-    return result
+def _one_side_infrared(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    query, gallery = (_distinct(np.asarray(features, dtype=np.float32)) for features in (query, gallery))
+    if len(query) > 1 and len(gallery) > 1:
+        raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
+    return query, gallery
+
+
+def _distinct(features: np.ndarray) -> np.ndarray:
+    """(S, N, D), reduced to one spectrum where all are equal: infrared images have no more."""
+    if features.ndim != 3:
+        raise ValueError(f"features should be (spectra, images, dimensions), not {features.shape}")
+    same = all(np.array_equal(spectrum, features[0]) for spectrum in features[1:])
+    return features[:1] if same else features
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """(S, N, D) -> (S x N, D)."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _blocks(rows: int, width: int) -> list[slice]:
+    """Slices of rows of which ``width`` float32 numbers each fit into a block."""
+    size = max(1, BLOCK_BYTES // (4 * width))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
