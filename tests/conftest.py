@@ -49,6 +49,19 @@ def regdb_root(tmp_path_factory) -> Path:
     return root
 
 
+KERNELS = ["utils.kernels_numpy", "utils.kernels_numba"]
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request, monkeypatch):
+    """Each implementation of the scoring loops in turn, as the one that scoring uses."""
+    module = pytest.importorskip(request.param, exc_type=ImportError)
+    monkeypatch.setattr("utils.metrics.query_figures", module.query_figures)
+    for name in ("jaccard_blend", "row_maxima", "smallest"):
+        monkeypatch.setattr(f"utils.rerank.{name}", getattr(module, name))
+    return module
+
+
 @pytest.fixture(autouse=True)
 def _restore_logging():
     """A run replaces the log handlers; give pytest's back."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conftest import golden_cases
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from utils.metrics import retrieval_metrics
@@ -28,6 +28,7 @@ def slow_metrics(distance, query_ids, query_cameras, gallery_ids, gallery_camera
 
 
 @pytest.mark.parametrize("case", golden_cases("metrics"), ids=lambda case: str(case["distance"].shape))
+@pytest.mark.usefixtures("kernels")
 def test_golden(case):
     inputs = ("distance", "query_ids", "query_cameras", "gallery_ids", "gallery_cameras")
     metrics = retrieval_metrics(*(case[name] for name in inputs))
@@ -36,8 +37,8 @@ def test_golden(case):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 25), st.integers(1, 6), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_equals_the_slow_version(seed, queries, images, identities, ties):
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_equals_the_slow_version(kernels, seed, queries, images, identities, ties):
     random = np.random.default_rng(seed)
     distance = random.integers(0, 4, (queries, images)) if ties else random.random((queries, images))
     ids = random.integers(0, identities, queries), random.integers(0, identities, images)

@@ -1,10 +1,17 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import golden_cases
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.rerank import mser_distance
+from utils import kernels_numpy
+from utils.rerank import MSER, QueryReranker, mser_distance, rerank_all
+
+ROOT = Path(__file__).parent.parent
 
 
 def slow_mser(query, gallery, k1, k2, lam, neighbours):
@@ -45,6 +52,7 @@ def options(case):
 
 @pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("case", golden_cases("mser"), ids=lambda case: f"{case['direction']}-{case['neighbours']}")
+@pytest.mark.usefixtures("kernels")
 def test_golden(case, once):
     case = infrared_once(case) if once else case
     distance = mser_distance(case["query"], case["gallery"], **options(case))
@@ -56,8 +64,8 @@ def test_golden(case, once):
     st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(1, 12), st.integers(1, 8), st.integers(1, 5),
     st.sampled_from(["queries", "all"]), st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_equals_the_slow_version(seed, queries, images, k1, k2, neighbours, infrared_queries):
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_equals_the_slow_version(kernels, seed, queries, images, k1, k2, neighbours, infrared_queries):
     random = np.random.default_rng(seed)
     sides = (1, 4) if infrared_queries else (4, 1)
     query, gallery = (
@@ -86,3 +94,57 @@ def test_refuses_what_cannot_pair():
         mser_distance(a[:1], b, k1=2, k2=1, lam=0.3, neighbours="some")
     with pytest.raises(ValueError, match="spectra, images, dimensions"):
         mser_distance(a[0], b, k1=2, k2=1, lam=0.3, neighbours="all")
+
+
+def random_features(random: np.random.Generator, *shape: int) -> np.ndarray:
+    features = random.standard_normal(shape).astype(np.float32)
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def test_galleries_out_of_a_pool_are_ranked_as_if_alone(kernels):
+    """Rank lists and reciprocal sets are shared between galleries; distances are those of each gallery alone."""
+    random = np.random.default_rng(0)
+    query, pool = random_features(random, 1, 30, 6), random_features(random, 4, 50, 6)
+    reranker = QueryReranker(query, pool, MSER(8, 4, 0.3))
+    for size in (1, 7, 50):
+        columns = random.permutation(50)[:size]
+        alone = mser_distance(query, pool[:, columns], k1=8, k2=4, lam=0.3, neighbours="queries")
+        np.testing.assert_allclose(reranker.distance(columns), alone, atol=1e-6)
+
+
+def test_both_directions_at_once(kernels):
+    random = np.random.default_rng(1)
+    infrared, visible = random_features(random, 1, 20, 6), random_features(random, 4, 25, 6)
+    forward, backward = rerank_all(infrared, visible, MSER(7, 3, 0.2))
+    np.testing.assert_allclose(forward, slow_mser(infrared, visible, 7, 3, 0.2, "all"), atol=2e-6)
+    np.testing.assert_allclose(backward, slow_mser(visible, infrared, 7, 3, 0.2, "all"), atol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_blocks_change_nothing(kernels, rows, monkeypatch):
+    case = infrared_once(golden_cases("mser")[0])
+    whole = {
+        neighbours: mser_distance(case["query"], case["gallery"], k1=9, k2=4, lam=0.3, neighbours=neighbours)
+        for neighbours in ("queries", "all")
+    }
+    monkeypatch.setattr("utils.rerank.BLOCK_BYTES", rows * 4 * 140)
+    for neighbours, expected in whole.items():
+        found = mser_distance(case["query"], case["gallery"], k1=9, k2=4, lam=0.3, neighbours=neighbours)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 30), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_smallest_is_a_stable_sort(kernels, seed, rows, columns, ties):
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 4, (rows, columns)) if ties else random.random((rows, columns))
+    values = values.astype(np.float32)
+    for count in (0, 1, columns // 2, columns):
+        expected = np.argsort(values, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(kernels.smallest(values, count), expected)
+
+
+def test_without_numba_the_loops_run_in_numpy():
+    program = "import sys; sys.modules['numba'] = None; import utils.kernels as k; print(k.smallest.__module__)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kernels_numpy.__name__

@@ -8,10 +8,12 @@ from numba import njit, prange
 from scipy import sparse
 
 compiled = njit(parallel=True, cache=True, nogil=True)
+LANES = 64  # gallery rows that are compared with a query side by side, by vector instructions
 
 
 def smallest(values: np.ndarray, count: int) -> np.ndarray:
-    return _smallest(values, count)
+    assert 0 <= count <= values.shape[1]  # compiled code checks no bounds
+    return _smallest(values, count) if count else np.empty((len(values), 0), dtype=np.int32)
 
 
 @compiled
@@ -36,34 +38,79 @@ def _smallest(values, count):
     return result
 
 
+def row_maxima(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return _row_maxima(values, columns)
+
+
+@compiled
+def _row_maxima(values, columns):
+    result = np.empty(len(values), dtype=values.dtype)
+    for i in prange(len(values)):
+        largest = values[i, columns[0]]
+        for column in columns:
+            largest = max(largest, values[i, column])
+        result[i] = largest
+    return result
+
+
 def jaccard_blend(
-    query: sparse.csr_matrix, gallery: sparse.csc_matrix, spectra: int, mean_distance: np.ndarray, scale: np.ndarray
+    query: sparse.csr_matrix,
+    weights: sparse.csr_matrix,
+    members: np.ndarray,
+    spectra: int,
+    mean_distance: np.ndarray,
+    columns: np.ndarray,
+    scale: np.ndarray,
 ) -> np.ndarray:
     return _jaccard_blend(
         *(query.indptr, query.indices, query.data),
-        *(gallery.indptr, gallery.indices, gallery.data),
-        *(spectra, mean_distance, scale),
+        *(weights.indptr, weights.indices, weights.data),
+        *(members, spectra, mean_distance, columns, scale),
     )
 
 
 @compiled
 def _jaccard_blend(
-    query_start, query_column, query_weight, gallery_start, gallery_row, gallery_weight, spectra, mean_distance, scale
+    query_start, query_column, query_weight, start, column, weight, members, spectra, mean_distance, columns, scale
 ):
-    queries, images = mean_distance.shape
+    queries, images = len(mean_distance), len(columns)
+    candidates = len(start) - 1
+    width = np.float32(members.shape[1])
+    step = max(1, LANES // spectra)  # images of a tile
     result = np.empty((queries, images), dtype=np.float32)
-    for i in prange(queries):
-        sigma = np.zeros(spectra * images, dtype=np.float32)
-        for entry in range(query_start[i], query_start[i + 1]):
-            column, weight = query_column[entry], query_weight[entry]
-            for position in range(gallery_start[column], gallery_start[column + 1]):
-                sigma[gallery_row[position]] += min(weight, gallery_weight[position])
-        for j in range(images):
-            jaccard = np.float32(0)
-            for s in range(spectra):
-                shared = sigma[s * images + j]
-                jaccard += np.float32(1) - shared / (np.float32(2) - shared)
-            result[i, j] = scale[i, 0] * jaccard / spectra + scale[i, 1] * mean_distance[i, j]
+    for tile in prange((images + step - 1) // step):
+        # The weights of the tile's rows, by those candidates that any of them has: gallery images side by side have
+        # most of theirs in common, and what they have stays in the cache while all queries pass by.
+        low, high = tile * step, min(images, (tile + 1) * step)
+        slot = np.full(candidates, -1, dtype=np.int32)
+        slots = 0
+        for row in range(low * spectra, high * spectra):
+            for member in members[row]:
+                for entry in range(start[member], start[member + 1]):
+                    if slot[column[entry]] < 0:
+                        slot[column[entry]] = slots
+                        slots += 1
+        tile_weight = np.zeros((slots, LANES), dtype=np.float32)
+        for row in range(low * spectra, high * spectra):
+            for member in members[row]:
+                for entry in range(start[member], start[member + 1]):
+                    tile_weight[slot[column[entry]], row - low * spectra] += weight[entry] / width
+
+        sigma = np.empty(LANES, dtype=np.float32)
+        for i in range(queries):
+            sigma[:] = 0
+            for entry in range(query_start[i], query_start[i + 1]):
+                place = slot[query_column[entry]]
+                if place >= 0:
+                    own = query_weight[entry]
+                    for lane in range(LANES):
+                        other = tile_weight[place, lane]
+                        sigma[lane] += other if other < own else own
+            for j in range(low, high):
+                jaccard = np.float32(0)
+                for lane in range((j - low) * spectra, (j - low + 1) * spectra):
+                    jaccard += np.float32(1) - sigma[lane] / (np.float32(2) - sigma[lane])
+                result[i, j] = scale[i, 0] * jaccard / spectra + scale[i, 1] * mean_distance[i, columns[j]]
     return result
 
 
@@ -88,11 +135,14 @@ def _query_figures(distance, query_ids, query_cameras, gallery_ids, gallery_came
     for i in prange(queries):
         row = distance[i]
         first = np.full(identities, -1, dtype=np.int64)  # nearest image of each identity, the earliest of equals
+        others = np.empty(images, dtype=row.dtype)  # distances of the images that are ranked
         hits = np.empty(images, dtype=np.int64)
-        matches = 0
+        ranked = matches = 0
         for j in range(images):
             if gallery_cameras[j] == query_cameras[i]:
                 continue
+            others[ranked] = row[j]
+            ranked += 1
             identity = gallery_ids[j]
             if first[identity] < 0 or row[j] < row[first[identity]]:
                 first[identity] = j
@@ -106,24 +156,18 @@ def _query_figures(distance, query_ids, query_cameras, gallery_ids, gallery_came
 
         hits = hits[:matches]
         hits = hits[np.argsort(row[hits], kind="mergesort")]  # stable: equals in gallery order
-        between = np.zeros(matches + 1, dtype=np.int64)  # images that rank after k hits and before the next
-        for j in range(images):
-            if gallery_cameras[j] != query_cameras[i]:
-                low, high = 0, matches
-                while low < high:
-                    middle = (low + high) // 2
-                    other = hits[middle]
-                    if row[other] < row[j] or (row[other] == row[j] and other < j):
-                        low = middle + 1
-                    else:
-                        high = middle
-                between[low] += 1
-        rank = 0
         for k in range(matches):
-            rank += between[k]
+            hit = row[hits[k]]
+            rank, equals = 1, 0
+            for j in range(ranked):
+                rank += others[j] < hit
+                equals += others[j] == hit
+            if equals > 1:  # rare: those that stand before it in the gallery rank before it
+                for j in range(hits[k]):
+                    rank += gallery_cameras[j] != query_cameras[i] and row[j] == hit
             precision[i] += (k + 1) / rank
+            penalty[i] = (k + 1) / rank
         precision[i] /= matches
-        penalty[i] = matches / rank
 
         own = hits[0]
         before = 0

@@ -14,37 +14,59 @@ def smallest(values: np.ndarray, count: int) -> np.ndarray:
     return result
 
 
+def row_maxima(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Largest of each row's values at ``columns``: (n, m) -> (n,)."""
+    return values[:, columns].max(axis=1)
+
+
 def jaccard_blend(
-    query: sparse.csr_matrix, gallery: sparse.csc_matrix, spectra: int, mean_distance: np.ndarray, scale: np.ndarray
+    query: sparse.csr_matrix,
+    weights: sparse.csr_matrix,
+    members: np.ndarray,
+    spectra: int,
+    mean_distance: np.ndarray,
+    columns: np.ndarray,
+    scale: np.ndarray,
 ) -> np.ndarray:
     """Jaccard distance, averaged over the gallery's spectra and blended with the original distance.
 
     With sigma_ij = sum over c of min(query_ic, gallery_jc), the Jaccard distance is 1 - sigma / (2 - sigma).
 
     Args:
-        query: (queries, candidates) neighbour weights.
-        gallery: (spectra x images, candidates), all images of a spectrum after those of the one before, by column.
-        mean_distance: (queries, images).
+        query: (queries, candidates) weights of the queries.
+        weights: (candidates, candidates); a gallery row is the mean of some of its rows,
+        members: (images x spectra, k), namely these; the spectra of an image side by side.
+        mean_distance: (queries, pool).
+        columns: (images,) where in the pool they are.
         scale: (queries, 2) factors of the Jaccard and of the mean distance.
 
     Returns:
         (queries, images) float32.
     """
-    images = mean_distance.shape[1]
+    gallery = row_means(members, weights).tocsc()
+    images = len(columns)
     result = np.empty((query.shape[0], images), dtype=np.float32)
     lengths = np.diff(gallery.indptr)
     for i in range(query.shape[0]):
         entries = slice(query.indptr[i], query.indptr[i + 1])
-        columns, weight = query.indices[entries], query.data[entries]
-        # positions of all entries of these columns, one column after the other
-        count = lengths[columns]
-        first = np.repeat(gallery.indptr[columns] - np.concatenate([[0], count.cumsum()[:-1]]), count)
+        candidates, weight = query.indices[entries], query.data[entries]
+        # positions of all of these candidates' entries, one candidate after the other
+        count = lengths[candidates]
+        first = np.repeat(gallery.indptr[candidates] - np.concatenate([[0], count.cumsum()[:-1]]), count)
         positions = np.arange(count.sum()) + first
         minima = np.minimum(gallery.data[positions], np.repeat(weight, count))
         sigma = np.bincount(gallery.indices[positions], minima, minlength=spectra * images)
-        jaccard = (1 - sigma / (2 - sigma)).reshape(spectra, images).mean(axis=0)
-        result[i] = scale[i, 0] * jaccard + scale[i, 1] * mean_distance[i]
+        jaccard = (1 - sigma / (2 - sigma)).reshape(images, spectra).mean(axis=1)
+        result[i] = scale[i, 0] * jaccard + scale[i, 1] * mean_distance[i, columns]
     return result
+
+
+def row_means(members: np.ndarray, weights: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Means of rows of ``weights``, those listed in each row of ``members``: (rows, k) -> (rows, candidates)."""
+    rows, width = members.shape
+    indptr = np.arange(0, rows * width + 1, width) if width else np.zeros(rows + 1, dtype=np.int64)
+    data = np.full(rows * width, 1 / max(width, 1), dtype=np.float32)
+    return sparse.csr_matrix((data, members.ravel(), indptr), shape=(rows, weights.shape[0])) @ weights
 
 
 def query_figures(

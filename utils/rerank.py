@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from utils.kernels import jaccard_blend, smallest
+from utils.kernels import jaccard_blend, row_maxima, smallest
+from utils.kernels_numpy import row_means
 
 NEIGHBOURS = ("queries", "all")
 BLOCK_BYTES = 64 * 2**20  # of distances made at a time
@@ -83,29 +84,26 @@ class QueryReranker:
         # of the spectra's distances between each query and image
         self.pool_largest = np.empty((count, images), dtype=np.float32)
         self.pool_mean = np.empty((count, images), dtype=np.float32)
-        self.pool_nearest = np.empty((self.spectra, images, min(mser.k2, count)), dtype=np.int32)
+        # gallery images have no weights of their own: without averaging they have none
+        members = 0 if mser.k2 == 1 else min(mser.k2, count)
+        self.pool_nearest = np.empty((images, self.spectra, members), dtype=np.int32)
         for rows in _blocks(images, self.spectra * count):
-            distance = squared_distances(_flat(pool[:, rows]), queries)
-            self.pool_nearest[:, rows] = smallest(distance, self.pool_nearest.shape[2]).reshape(
-                self.spectra, -1, self.pool_nearest.shape[2]
-            )
-            distance = distance.reshape(self.spectra, -1, count)
-            self.pool_largest[:, rows] = distance.max(axis=0).T
-            self.pool_mean[:, rows] = distance.mean(axis=0).T
+            distance = squared_distances(_flat(pool[:, rows].swapaxes(0, 1)), queries)
+            self.pool_nearest[rows] = smallest(distance, members).reshape(rows.stop - rows.start, self.spectra, members)
+            distance = distance.reshape(-1, self.spectra, count)
+            self.pool_largest[:, rows] = distance.max(axis=1).T
+            self.pool_mean[:, rows] = distance.mean(axis=1).T
 
     def distance(self, columns: np.ndarray | None = None) -> np.ndarray:
         """Re-ranked distances to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
         columns = np.arange(self.pool_mean.shape[1]) if columns is None else columns
-        largest = np.maximum(self.largest, self.pool_largest[:, columns].max(axis=1))
+        largest = np.maximum(self.largest, row_maxima(self.pool_largest, columns))
         weights = reciprocal_weights(self.reciprocal, largest)
-        if self.mser.k2 == 1:  # gallery images have no weights of their own
-            gallery = sparse.csr_matrix((self.spectra * len(columns), len(largest)), dtype=np.float32)
-        else:
-            gallery = neighbour_mean(_flat(self.pool_nearest[:, columns]), weights)
-            weights = neighbour_mean(self.query_nearest, weights)
+        query = weights if self.mser.k2 == 1 else row_means(self.query_nearest, weights)
+        members = _flat(self.pool_nearest[columns])
         scale = np.stack([np.full_like(largest, 1 - self.mser.lam), self.mser.lam / largest], axis=1)
-        distance = jaccard_blend(weights, gallery.tocsc(), self.spectra, self.pool_mean[:, columns], scale)
-        return distance.reshape(self.query_spectra, -1, len(columns)).mean(axis=0)
+        distance = jaccard_blend(query, weights, members, self.spectra, self.pool_mean, columns, scale)
+        return _mean(distance.reshape(self.query_spectra, -1, len(columns)))
 
 
 def rerank_all(query: np.ndarray, gallery: np.ndarray, mser: MSER) -> tuple[np.ndarray, np.ndarray]:
@@ -139,18 +137,20 @@ def rerank_all(query: np.ndarray, gallery: np.ndarray, mser: MSER) -> tuple[np.n
     weights = reciprocal_weights(
         reciprocal_distances(nearest[:, : mser.k1 + 1], near_distance[:, : mser.k1 + 1]), largest
     )
-    if mser.k2 != 1:
-        weights = neighbour_mean(nearest[:, : mser.k2], weights)
+    # every row is a candidate: without averaging it has its own weights
+    members = np.arange(total, dtype=np.int32)[:, None] if mser.k2 == 1 else nearest[:, : mser.k2]
     spectra, images = len(gallery), gallery.shape[1]
     jaccard = jaccard_blend(
-        weights[:count],
-        weights[count:].tocsc(),
+        row_means(members[:count], weights),
+        weights,
+        _flat(members[count:].reshape(spectra, images, -1).swapaxes(0, 1)),
         spectra,
         np.zeros((count, images), dtype=np.float32),
+        np.arange(images),
         np.tile(np.array([1, 0], dtype=np.float32), (count, 1)),
     )
     shape = (len(query), query.shape[1], spectra, images)
-    jaccard = jaccard.reshape(len(query), -1, images).mean(axis=0)
+    jaccard = _mean(jaccard.reshape(len(query), -1, images))
     forward = forward.reshape(shape).mean(axis=(0, 2))
     backward = backward.reshape(shape[2:] + shape[:2]).mean(axis=(0, 2))
     return (1 - mser.lam) * jaccard + mser.lam * forward, (1 - mser.lam) * jaccard.T + mser.lam * backward
@@ -190,14 +190,6 @@ def reciprocal_weights(reciprocal: sparse.csr_matrix, largest: np.ndarray) -> sp
     return sparse.csr_matrix((data, reciprocal.indices, reciprocal.indptr), shape=reciprocal.shape)
 
 
-def neighbour_mean(nearest: np.ndarray, weights: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Mean of the weights of each row's nearest candidates: (rows, k2), (candidates, all) -> (rows, all)."""
-    rows, width = nearest.shape
-    indptr = np.arange(0, rows * width + 1, width)
-    data = np.full(rows * width, 1 / width, dtype=np.float32)
-    return sparse.csr_matrix((data, nearest.ravel(), indptr), shape=(rows, weights.shape[0])) @ weights
-
-
 def _one_side_infrared(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     query, gallery = (_distinct(np.asarray(features, dtype=np.float32)) for features in (query, gallery))
     if len(query) > 1 and len(gallery) > 1:
@@ -215,7 +207,12 @@ def _distinct(features: np.ndarray) -> np.ndarray:
 
 def _flat(values: np.ndarray) -> np.ndarray:
     """(S, N, D) -> (S x N, D)."""
-    return values.reshape(-1, values.shape[-1])
+    return values.reshape(values.shape[0] * values.shape[1], values.shape[2])
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """(S, n, m) -> (n, m), without a copy where there is one spectrum."""
+    return values[0] if len(values) == 1 else values.mean(axis=0)
 
 
 def _blocks(rows: int, width: int) -> list[slice]:
