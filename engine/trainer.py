@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import LRScheduler, ProgressBar, TensorboardLogger, TerminateOnNan, Timer
+from ignite.handlers import LRScheduler, ProgressBar, TensorboardLogger, Timer
 from ignite.metrics import Average
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -42,6 +42,7 @@ class Training:
     loader: DataLoader
     device: torch.device
     precision: TorchPrecision | ApexPrecision
+    compile: bool = False  # model and losses, as one graph of fixed shape
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def train(training: Training, schedule: Schedule, folder: Path) -> None:
     """
     trainer = build_trainer(training)
     attach_schedule(trainer, training.optimizer, schedule.lr_step)
-    nan_stop = TerminateOnNan(output_transform=lambda losses: list(losses.values()))
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, nan_stop)
+    FiniteLoss(training).attach(trainer, every=schedule.log_period)
     ProgressBar(persist=False, disable=None).attach(trainer)
 
     log = EpochLog()
@@ -89,13 +89,6 @@ def train(training: Training, schedule: Schedule, folder: Path) -> None:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, _write_epoch, folder / "metrics.csv", log, board)
         keep_recent(trainer, training.model, folder)
         trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
-
-    if trainer.state.epoch < schedule.num_epoch or trainer.should_terminate:
-        losses = {name: value.item() for name, value in trainer.state.output.items()}
-        raise UserError(
-            f"training stopped in epoch {trainer.state.epoch}, iteration {trainer.state.iteration}: a loss is not"
-            f" finite ({losses}); lower lr, or set fp16 false or amp_dtype bfloat16"
-        )
 
 
 def build_trainer(training: Training) -> Engine:
@@ -116,23 +109,65 @@ def build_trainer(training: Training) -> Engine:
 
 
 def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor]]:
-    """The step as a function of engine and batch."""
+    """The step as a function of engine and batch; it never waits for the device."""
+    model, device = training.model, training.device
+
+    def forward(images: Tensor, labels: Tensor, infrared: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with training.precision.autocast():
+            embeddings = model(images)
+            logits = model.classifier(embeddings)
+        return logits, training.criterion(embeddings, logits, labels, infrared)
+
+    if training.compile:
+        forward = torch.compile(forward, fullgraph=True, dynamic=False)
 
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-        model, device = training.model, training.device
         model.train()
         infrared = batch.is_infrared  # on the CPU, where augmentation is drawn
         images = training.augment(batch.images.to(device, non_blocking=True), infrared)
         labels = batch.labels.to(device, non_blocking=True)
-        with training.precision.autocast():
-            embeddings = model(images)
-            logits = model.classifier(embeddings)
-        losses = training.criterion(embeddings, logits, labels, infrared.to(device, non_blocking=True))
+        logits, losses = forward(images, labels, infrared.to(device, non_blocking=True))
         training.precision.step(sum(losses.values()), training.optimizer)
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         return {"cls_acc": accuracy, **{name: loss.detach() for name, loss in losses.items()}}
 
     return step
+
+
+class FiniteLoss:
+    """Stops a training whose loss became NaN or infinite, and says in which batch it did first.
+
+    Looks at every loss on the device and asks the device only now and then, since each question waits for it.
+    """
+
+    def __init__(self, training: Training):
+        self.sampler = training.loader.batch_sampler
+        self.paths = getattr(training.loader.dataset, "paths", None)
+        self.first = torch.zeros((), dtype=torch.long, device=training.device)  # iteration of the epoch, from 1
+
+    def attach(self, trainer: Engine, *, every: int) -> None:
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._restart)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._look)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=every), self._ask)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._ask)
+
+    def _restart(self, _: Engine) -> None:
+        self.done = 0
+
+    def _look(self, engine: Engine) -> None:
+        self.done += 1
+        lost = ~torch.stack([loss.isfinite() for loss in engine.state.output.values()]).all()
+        self.first = torch.where((self.first == 0) & lost, self.done, self.first)
+
+    def _ask(self, engine: Engine) -> None:
+        number = int(self.first)
+        if number:
+            batch = self.sampler.batches[number - 1].tolist()
+            images = f"; its first images: {', '.join(self.paths[batch[:4]])}" if self.paths is not None else ""
+            raise UserError(
+                f"training stopped in epoch {engine.state.epoch}: a loss is not finite in iteration {number}{images};"
+                " lower lr, or set fp16 false or amp_dtype bfloat16"
+            )
 
 
 def attach_schedule(trainer: Engine, optimizer: Optimizer, lr_step: list[int]) -> None:

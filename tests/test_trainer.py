@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     training = make_training()
     with torch.no_grad():
         training.model.embed.weight[0, 0] = float("nan")
-    with pytest.raises(UserError, match="epoch 1, iteration 1: a loss is not finite"):
+    with pytest.raises(UserError, match="epoch 1: a loss is not finite in iteration 1"):
         train(training, make_schedule(), tmp_path)
     assert not list(tmp_path.glob("*.pth"))
 
@@ -262,3 +262,38 @@ def test_apex_is_used_at_o1(monkeypatch):
     precision.step(model(torch.ones(1, 2)).sum(), optimizer)
     assert calls == ["O1", "unscaled"]
     assert not torch.equal(model.weight, before)
+
+
+# --- compiled -------------------------------------------------------------------------------------------------------
+
+
+def losses_of(training: Training, epochs: int = 2) -> list[float]:
+    found = []
+    trainer = build_trainer(training)
+    process = trainer._process_function
+
+    def record(engine, batch):
+        output = process(engine, batch)
+        found.append(sum(value.item() for name, value in output.items() if name.startswith("loss")))
+        return output
+
+    trainer._process_function = record
+    trainer.run(training.loader, max_epochs=epochs, epoch_length=len(training.loader))
+    return found
+
+
+def test_compiled_training_follows_the_same_curve():
+    """One graph of fixed shape, whatever the mix of modalities in a batch: it is compiled once."""
+    torch._dynamo.reset()
+    eager, compiled = make_training(), make_training()
+    for training in (eager, compiled):
+        training.criterion = Criterion(soft_rank="builtin")
+    compiled.compile = True
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)
+
+
+def test_mixed_precision_follows_the_curve_of_float32():
+    plain, mixed = make_training(), make_training()
+    mixed.precision = TorchPrecision(CPU, torch.bfloat16)
+    assert losses_of(mixed) == pytest.approx(losses_of(plain), rel=0.05)

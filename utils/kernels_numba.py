@@ -77,7 +77,7 @@ def _jaccard_blend(
     candidates = len(start) - 1
     width = np.float32(members.shape[1])
     step = max(1, LANES // spectra)  # images of a tile
-    result = np.empty((queries, images), dtype=np.float32)
+    result = np.ones((queries, images), dtype=np.float32)
     for tile in prange((images + step - 1) // step):
         # The weights of the tile's rows, by those candidates that any of them has: gallery images side by side have
         # most of theirs in common, and what they have stays in the cache while all queries pass by.
@@ -98,19 +98,26 @@ def _jaccard_blend(
 
         sigma = np.empty(LANES, dtype=np.float32)
         for i in range(queries):
-            sigma[:] = 0
+            shares = False
             for entry in range(query_start[i], query_start[i + 1]):
                 place = slot[query_column[entry]]
                 if place >= 0:
+                    if not shares:
+                        sigma[:] = 0
+                        shares = True
                     own = query_weight[entry]
                     for lane in range(LANES):
                         other = tile_weight[place, lane]
                         sigma[lane] += other if other < own else own
-            for j in range(low, high):
-                jaccard = np.float32(0)
-                for lane in range((j - low) * spectra, (j - low + 1) * spectra):
-                    jaccard += np.float32(1) - sigma[lane] / (np.float32(2) - sigma[lane])
-                result[i, j] = scale[i, 0] * jaccard / spectra + scale[i, 1] * mean_distance[i, columns[j]]
+            if shares:  # most tiles hold nobody like the query
+                for j in range(low, high):
+                    jaccard = np.float32(spectra)
+                    for lane in range((j - low) * spectra, (j - low + 1) * spectra):
+                        jaccard -= sigma[lane] / (np.float32(2) - sigma[lane])
+                    result[i, j] = jaccard / spectra
+    for i in prange(queries):  # not above: going down the rows of a tile would miss the cache at every step
+        for j in range(images):
+            result[i, j] = scale[i, 0] * result[i, j] + scale[i, 1] * mean_distance[i, columns[j]]
     return result
 
 

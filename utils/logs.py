@@ -13,5 +13,6 @@ def set_up_logging(file: Path | None = None) -> None:
     if file is not None:
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
-    logging.getLogger("ignite").setLevel(logging.WARNING)
+    # ignite repeats as an error line what is raised and then reported once
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
