@@ -1,22 +1,29 @@
-# make demo | make test | make lint | make setup; VENV=DIR uses an environment of your own.
+# make demo | make test | make lint | make bench | make setup; VENV=DIR uses an environment of your own.
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test lint clean-demo
+.PHONY: environment setup demo test lint bench clean-demo
 
-setup:
+environment:
 	@$(PYTHON) tools/setup_environment.py $(VENV)
 
-demo: setup
+setup:
+	@$(PYTHON) tools/setup_environment.py --again $(VENV)
+
+demo: environment
 	@$(RUN) -m tools.demo
 
-test: setup
+test: environment
 	$(RUN) -m pytest
 
-lint: setup
+lint: environment
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+bench: environment
+	$(RUN) -m benchmarks.scoring
+	$(RUN) -m benchmarks.data
 
 clean-demo:
 	rm -rf demo

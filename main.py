@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         if cfg.test_only:
             report.require_testable(cfg.resume)
     model.to(device)
-    evaluator = build_evaluator(cfg, test_set, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
+    evaluator = build_evaluator(cfg, test_set, device)
 
     folder = create_run_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
     set_up_logging(folder / "log.txt")
@@ -78,9 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         logger.info("weights from %s: %s", cfg.resume, report)
 
     if training is not None:
-        logger.info("training in %s on %s", training.precision, conditions["device"])
+        logger.info("losses: %s; %s on %s", training.criterion, training.precision, conditions["device"])
         logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(model)))
-        train(training, build_schedule(cfg, evaluator), folder)
+        conditions["best_epoch"] = train(training, build_schedule(cfg, evaluator), folder)
     results = test(cfg, evaluator, model, folder, trained=training is not None)
     write_results(folder, results, {"config": dict(cfg), **conditions})
     return 0

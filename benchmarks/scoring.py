@@ -40,7 +40,8 @@ def whole_tests(repeats: int) -> list[dict[str, object]]:
         rank1 = score(features, search.only([SETTING]))[SETTING].mean.rank1
         rows.append({
             "what": f"SYSU-MM01, all 8 settings and 10 trials, {kind} features (rank-1 {rank1:.0f} %)",
-            "seconds": timing.median, "gigabytes": peak_memory(lambda f=features, s=search: score(f, s, mser=published("sysu"))),
+            "seconds": timing.median,
+            "gigabytes": peak_memory(lambda f=features, s=search: score(f, s, mser=published("sysu"))),
         })  # fmt: skip
     features = regdb()
     search = regdb_search(features)
@@ -74,7 +75,10 @@ def against_loops() -> list[dict[str, object]]:
     expected = loop_mser(query[0], spectra, *mser)
     loop = time.perf_counter() - start
     found = mser_distance(query, spectra, **mser._asdict(), neighbours="queries")
-    rows = [row("MSER, one single-shot trial", fast.median, loop) | {"largest difference": float(abs(found - expected).max())}]
+    rows = [
+        row("MSER, one single-shot trial", fast.median, loop)
+        | {"largest difference": float(abs(found - expected).max())}
+    ]
 
     fast = measure(lambda: retrieval_metrics(found, *labels), repeats=5, warmup=1)
     start = time.perf_counter()

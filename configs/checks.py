@@ -13,6 +13,7 @@ IDENTITY_SAMPLERS = ("norm_triplet", "cross_modality_identity", "identity_cross_
 CHOICES = {
     "sample_method": (*IDENTITY_SAMPLERS, "none", "cross_modality_random"),
     "backbone": ("resnet50", "resnet34", "resnet18", "resnet10"),
+    "cache": ("none", "disk", "memory", "device"),
     "cutmix_region": ("released", "full"),
     "soft_rank": ("auto", "torchsort", "builtin"),
     "amp_dtype": ("float16", "bfloat16"),
@@ -76,6 +77,11 @@ TOGETHER: tuple[tuple[Callable[[CfgNode], bool], str, str], ...] = (
         "batch_size",
         "must be even: sample_method takes half of it from each modality",
     ),
+    (
+        lambda cfg: not cfg.compile or (cfg.soft_rank != "torchsort" and cfg.amp_backend != "apex"),
+        "compile",
+        "goes with neither `soft_rank torchsort` nor `amp_backend apex`, which a compiled graph cannot hold",
+    ),
     (lambda cfg: cfg.resume or not cfg.test_only, "test_only", "needs `resume`, the checkpoint to test"),
     (
         # a BatchNorm cannot be trained on a single image
@@ -88,7 +94,7 @@ TOGETHER: tuple[tuple[Callable[[CfgNode], bool], str, str], ...] = (
 
 def nearest(name: object, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the valid name most like ``name``, or an empty string."""
-    matches = get_close_matches(str(name), list(valid), n=1, cutoff=0.4)
+    matches = get_close_matches(str(name).lower(), list(valid), n=1, cutoff=0.4)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 

@@ -96,7 +96,7 @@ def _where(error: Exception) -> str:
 def _pair(overrides: Sequence[str]) -> dict[str, object]:
     if len(overrides) % 2:
         raise UserError(f"{COMMAND_LINE}: overrides are KEY VALUE pairs; {overrides[-1]!r} has no partner")
-    return dict(zip(overrides[::2], overrides[1::2], strict=True))
+    return dict(zip(overrides[::2], overrides[1::2], strict=True))  # the last one wins, as with other programs
 
 
 def _convert(key: str, value: object, default: object, source: str) -> object:

@@ -1,17 +1,20 @@
 """Data sets, samplers, loaders and augmentation."""
 
-from torch.utils.data import DataLoader
+from pathlib import Path
+
+import torch
 from yacs.config import CfgNode
 
 from data.augment import BatchAugment
 from data.base import ReIDDataset
-from data.loaders import train_loader
+from data.cache import cached_source
+from data.loaders import Loader, train_loader
 from data.regdb import RegDB
 from data.samplers import EpochSampler, Sizes
 from data.sysu import SYSU
 from utils.errors import UserError
 
-__all__ = ["DATASETS", "build_augment", "build_dataset", "build_train_loader"]
+__all__ = ["DATASETS", "build_augment", "build_dataset", "build_train_loader", "cache_images"]
 
 DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
@@ -29,10 +32,18 @@ def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
     return dataset
 
 
-def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, *, seed: int, pin_memory: bool) -> DataLoader:
+def cache_images(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> None:
+    """Put the configured cache, built where there is none, in the place of the image files."""
+    if cfg.cache != "none":
+        folder = Path(cfg.cache_dir) if cfg.cache_dir else Path(cfg.output_dir) / "cache"
+        dataset.source = cached_source(dataset, cfg.cache, folder=folder, device=device, num_workers=cfg.num_workers)
+
+
+def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
     sizes = Sizes(cfg.p_size, cfg.k_size, cfg.batch_size)
     sampler = EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
-    return train_loader(dataset, sampler, num_workers=cfg.num_workers, pin_memory=pin_memory)
+    cache_images(cfg, dataset, device)  # last, because it may take long
+    return train_loader(dataset, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
 
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:

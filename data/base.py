@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from utils.errors import UserError
 
@@ -46,8 +46,36 @@ class Batch(NamedTuple):
         return torch.isin(self.cameras, torch.tensor(INFRARED_CAMERAS, device=self.cameras.device))
 
 
+class ImageSource(Protocol):
+    """Where the images of a split come from; whatever it is, they are the same bit for bit."""
+
+    for_workers: bool  # whether loader processes can, and should, read from it
+
+    def take(self, positions: Sequence[int]) -> Tensor:
+        """The images at ``positions``: (B, 3, H, W) uint8."""
+
+
+class ImageFiles:
+    """Images decoded whenever they are taken."""
+
+    for_workers = True
+
+    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
+        self.paths, self.image_size = paths, image_size
+
+    def take(self, positions: Sequence[int]) -> Tensor:
+        # default_collate, because in a loader process it stacks into the memory that is shared with the main one
+        return default_collate([torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions])
+
+    def __str__(self) -> str:
+        return "decoded when needed"
+
+
 class ReIDDataset(Dataset, ABC):
     """Images of one split, decoded and resized, as uint8; a data set supplies only the list of its samples.
+
+    Images come from ``source``: the files, unless a cache takes their place (``data/cache.py``). Loaders fetch whole
+    batches at once, through ``__getitems__``.
 
     Args:
         root: the folder that the data set was unpacked to.
@@ -77,6 +105,7 @@ class ReIDDataset(Dataset, ABC):
         self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
         self.infrared = is_infrared(self.camera_ids)
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
+        self.source: ImageSource = ImageFiles([self.root / sample.path for sample in self.samples], self.image_size)
 
     @abstractmethod
     def list_samples(self) -> list[Sample]:
@@ -86,16 +115,21 @@ class ReIDDataset(Dataset, ABC):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Batch:
-        sample = self.samples[index]
-        image = torch.from_numpy(read_image(self.root / sample.path, self.image_size))
-        return Batch(image, sample.label, sample.camera, index)
+        """One image, without the dimension of the batch."""
+        return Batch(*(values[0] for values in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of these images; wherever they come from, all but the images is on the CPU."""
+        positions = np.array(indices, dtype=np.int64)
+        known = (torch.from_numpy(values) for values in (self.labels[positions], self.camera_ids[positions], positions))
+        return Batch(self.source.take(indices), *known)
 
     @property
     def num_identities(self) -> int:
         return len(np.unique(self.identities))
 
     def summary(self) -> str:
-        """Identities and images per modality and camera, a few lines for the log."""
+        """Identities and images per modality and camera, and where images come from: a few lines for the log."""
         lines = [
             f"{self.name} {self.split}: {self.num_identities} identities, {len(self)} images"
             f" ({(~self.infrared).sum()} visible, {self.infrared.sum()} infrared) in {self.root}"
@@ -105,6 +139,7 @@ class ReIDDataset(Dataset, ABC):
             kind = "infrared" if camera in INFRARED_CAMERAS else "visible"
             identities = len(np.unique(self.identities[self.camera_ids == camera]))
             lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
+        lines.append(f"  images: {self.source}")
         return "\n".join(lines)
 
 

@@ -1,31 +1,61 @@
 """Loaders of training batches and of images in order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
-from data.base import ReIDDataset
+from data.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
 
 
-def train_loader(dataset: ReIDDataset, sampler: EpochSampler, *, num_workers: int, pin_memory: bool) -> DataLoader:
+class DirectLoader:
+    """Batches taken in the process that iterates, as the part of a DataLoader's interface that is used here.
+
+    For images that are in place already: a DataLoader would only add copies and, on a GPU, could not have workers.
+    """
+
+    def __init__(self, dataset: ReIDDataset, batch_sampler: Iterable[Sequence[int]]):
+        self.dataset, self.batch_sampler = dataset, batch_sampler
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.dataset.__getitems__, self.batch_sampler)
+
+
+Loader = DataLoader | DirectLoader
+
+
+def train_loader(dataset: ReIDDataset, sampler: EpochSampler, *, num_workers: int, pin_memory: bool) -> Loader:
     """Batches as ``sampler`` lists them; ``loader.batch_sampler`` is the sampler."""
-    return DataLoader(dataset, batch_sampler=sampler, **_common(num_workers, pin_memory))
+    return _loader(dataset, sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def ordered_loader(
     dataset: ReIDDataset, positions: Sequence[int], *, batch_size: int, num_workers: int, pin_memory: bool
-) -> DataLoader:
+) -> Loader:
     """The images at ``positions``, in that order, once."""
-    return DataLoader(Subset(dataset, positions), batch_size=batch_size, **_common(num_workers, pin_memory))
+    batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    return _loader(dataset, batches, num_workers=num_workers, pin_memory=pin_memory)
 
 
-def _common(num_workers: int, pin_memory: bool) -> dict[str, object]:
-    return {
-        "num_workers": num_workers,
-        "pin_memory": pin_memory,
-        "persistent_workers": num_workers > 0,
+def _loader(dataset: ReIDDataset, batches: Iterable[Sequence[int]], *, num_workers: int, pin_memory: bool) -> Loader:
+    if not dataset.source.for_workers:
+        return DirectLoader(dataset, batches)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
         # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
-        "generator": torch.Generator(),
-    }
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """The data set gives whole batches; a function with a name, because spawned workers get it by its name."""
+    return batch

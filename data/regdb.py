@@ -6,6 +6,7 @@ from data.base import ReIDDataset, Sample, inside_root, read_lines
 from utils.errors import UserError
 
 VISIBLE_CAMERA, THERMAL_CAMERA = 2, 3  # so that camera 3 is infrared in both data sets
+MODALITIES = {"visible": ("Visible", VISIBLE_CAMERA), "thermal": ("Thermal", THERMAL_CAMERA)}  # folder, camera
 
 
 class RegDB(ReIDDataset):
@@ -15,38 +16,63 @@ class RegDB(ReIDDataset):
     cameras = (VISIBLE_CAMERA, THERMAL_CAMERA)
 
     def list_samples(self) -> list[Sample]:
-        listed = [
-            (path, identity, camera)
-            for modality, camera in (("visible", VISIBLE_CAMERA), ("thermal", THERMAL_CAMERA))
-            for path, identity in self._read_index(modality)
-        ]
-        rank = {identity: label for label, identity in enumerate(sorted({identity for _, identity, _ in listed}))}
-        return [
-            Sample(path, identity, camera, rank[identity] if self.split == "train" else identity)
-            for path, identity, camera in listed
-        ]
+        listed = {modality: self._read_index(self.split, modality) for modality in MODALITIES}
+        visible, thermal = (set(entries.values()) for entries in listed.values())
+        if visible != thermal:
+            lone = min(visible ^ thermal)
+            raise UserError(
+                f"{self._index(self.split, 'thermal' if lone in visible else 'visible')}: lists no image of identity"
+                f" {lone}, which the other modality has"
+            )
+        self._check_disjoint(visible)
+        rank = {identity: label for label, identity in enumerate(sorted(visible))}
+        samples = []
+        for modality, (_, camera) in MODALITIES.items():
+            for path, identity in listed[modality].items():
+                if not (self.root / path).is_file():
+                    index = self._index(self.split, modality)
+                    raise UserError(f"{self.root / path}: no such image, though {index} lists it")
+                label = rank[identity] if self.split == "train" else identity
+                samples.append(Sample(path, identity, camera, label))
+        return samples
 
-    def _read_index(self, modality: str) -> list[tuple[str, int]]:
-        index = self.root / "idx" / f"{self.split}_{modality}_{self.trial}.txt"
-        entries = {}
+    def _index(self, split: str, modality: str) -> Path:
+        return self.root / "idx" / f"{split}_{modality}_{self.trial}.txt"
+
+    def _read_index(self, split: str, modality: str) -> dict[str, int]:
+        """Paths in the order of the list, and their identities."""
+        index = self._index(split, modality)
+        entries: dict[str, int] = {}
         for line in read_lines(index, f"the {modality} images of trial {self.trial}, one 'path label' a line"):
-            path, identity = _parse_line(line, index)
-            if not (self.root / path).is_file():
-                raise UserError(f"{self.root / path}: no such image, though {index} lists it")
+            path, identity = _parse_line(line, index, MODALITIES[modality][0])
             if path in entries:
                 raise UserError(f"{index}: {path} is listed twice")
             entries[path] = identity
         if not entries:
             raise UserError(f"{index}: lists no image")
-        return list(entries.items())
+        return entries
+
+    def _check_disjoint(self, identities: set[int]) -> None:
+        """No identity may be both trained on and tested; a list of the other split that is not there needs no check."""
+        other = "test" if self.split == "train" else "train"
+        for modality in MODALITIES:
+            if self._index(other, modality).is_file():
+                both = identities & set(self._read_index(other, modality).values())
+                if both:
+                    raise UserError(
+                        f"{self.root / 'idx'}: identity {min(both)} is listed for both training and testing in trial"
+                        f" {self.trial}"
+                    )
 
 
-def _parse_line(line: str, index: Path) -> tuple[str, int]:
+def _parse_line(line: str, index: Path, top: str) -> tuple[str, int]:
     """``relative/path label`` -> the path and the identity, which is the name of the image's folder."""
     words = line.rsplit(maxsplit=1)
     if len(words) != 2 or not words[1].isdecimal():
         raise UserError(f"{index}: expected 'relative/path label', found {line[:80]!r}")
     path = inside_root(words[0], index)
+    if path.split("/")[0] != top:
+        raise UserError(f"{index}: {words[0]!r} is not below {top}/")
     folder = path.split("/")[-2:-1]
     if not folder or not (folder[0].isascii() and folder[0].isdigit()):
         raise UserError(f"{index}: {words[0]!r} is not in a folder named by its identity")

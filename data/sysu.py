@@ -1,12 +1,13 @@
 """SYSU-MM01: six cameras, 491 identities, fixed gallery permutations."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from data.base import INFRARED_CAMERAS, ReIDDataset, Sample, parse_identities, read_lines, require_file
+from data.base import ReIDDataset, Sample, parse_identities, read_lines, require_file
 from utils.errors import UserError
 
 PERMUTATION_FILE = "exp/rand_perm_cam.mat"
@@ -24,7 +25,8 @@ class SYSU(ReIDDataset):
     cameras = (1, 2, 3, 4, 5, 6)
 
     def list_samples(self) -> list[Sample]:
-        identities = self._read_identities()
+        identities = self._read_identities(ID_LISTS[self.split])
+        self._check_disjoint(identities)
         self.permutations = read_permutations(self.root)
         samples = []
         for camera in self.cameras:
@@ -38,29 +40,38 @@ class SYSU(ReIDDataset):
         self._check_identities(samples, identities)
         return sorted(samples)
 
-    def _read_identities(self) -> list[int]:
+    def _read_identities(self, names: Sequence[str]) -> list[int]:
         identities = []
-        for name in ID_LISTS[self.split]:
+        for name in names:
             lines = read_lines(self.root / name, "identities separated by commas")
             words = [word.strip() for line in lines for word in line.split(",")]
             identities += parse_identities([word for word in words if word], self.root / name)
         twice = [identity for identity, count in Counter(identities).items() if count > 1]
         if twice:
-            raise UserError(f"{self.root / 'exp'}: identity {twice[0]} is in both {' and '.join(ID_LISTS[self.split])}")
+            raise UserError(f"{self.root / 'exp'}: identity {twice[0]} is in both {' and '.join(names)}")
         if not identities:
-            raise UserError(f"{self.root / ID_LISTS[self.split][0]}: lists no identity")
+            raise UserError(f"{self.root / names[0]}: lists no identity")
         return identities
+
+    def _check_disjoint(self, identities: list[int]) -> None:
+        """No identity may be both trained on and tested; a list of the other split that is not there needs no check."""
+        other = "test" if self.split == "train" else "train"
+        names = [name for name in ID_LISTS[other] if (self.root / name).is_file()]
+        both = set(identities) & set(self._read_identities(names)) if names else set()
+        if both:
+            raise UserError(f"{self.root / 'exp'}: identity {min(both)} is listed for both training and testing")
 
     def _list_images(self, camera: int, identity: int) -> list[str]:
         folder = self.root / f"cam{camera}" / f"{identity:04d}"
-        images = [path for path in folder.iterdir() if path.suffix.lower() == ".jpg"] if folder.is_dir() else []
+        # only numbers are instances: copies and what file managers leave behind are no images of the data set
+        images = [path for path in folder.glob("*.jpg") if path.stem.isdecimal()] if folder.is_dir() else []
         expected = self.permutations.get((camera, identity))
         if expected is not None and not images:
             raise UserError(
                 f"{folder}: holds no image, though {PERMUTATION_FILE} counts {expected.shape[1]}; unpack it again"
             )
-        if self.split == "test" and camera not in INFRARED_CAMERAS and expected is not None:
-            missing = set(expected[0].tolist()) - {int(path.stem) for path in images if path.stem.isdigit()}
+        if expected is not None:
+            missing = set(expected[0].tolist()) - {int(path.stem) for path in images}
             if missing:
                 raise UserError(
                     f"{folder / f'{min(missing):04d}.jpg'}: no such image, though {PERMUTATION_FILE} lists it"

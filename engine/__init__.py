@@ -5,7 +5,7 @@ from torch import nn
 from torch.optim import Adam
 from yacs.config import CfgNode
 
-from data import build_augment, build_train_loader
+from data import build_augment, build_train_loader, cache_images
 from data.base import ReIDDataset
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
@@ -20,17 +20,18 @@ __all__ = ["build_evaluator", "build_schedule", "build_training", "train"]
 def build_training(
     cfg: CfgNode, model: nn.Module, dataset: ReIDDataset, device: torch.device, *, seed: int
 ) -> Training:
-    optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd)
+    optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
     return Training(
         model=model,
-        criterion=build_criterion(cfg),
+        criterion=build_criterion(cfg, device),
         optimizer=optimizer,
         augment=build_augment(cfg, seed=seed),
-        loader=build_train_loader(cfg, dataset, seed=seed, pin_memory=device.type == "cuda"),
+        loader=build_train_loader(cfg, dataset, device, seed=seed),
         device=device,
         precision=build_precision(
             model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
         ),
+        compile=cfg.compile,
     )
 
 
@@ -40,5 +41,6 @@ def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
 
 
 def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
+    cache_images(cfg, dataset, device)
     extractor = Extractor(dataset, device, batch_size=cfg.test_batch_size, num_workers=cfg.num_workers)
     return Evaluator(extractor, mser=MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None)

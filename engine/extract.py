@@ -5,11 +5,10 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from data.augment import normalise
 from data.base import Batch, ReIDDataset
-from data.loaders import ordered_loader
+from data.loaders import Loader, ordered_loader
 from utils.features import SPECTRA, Features
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -24,7 +23,7 @@ class Extractor:
     def __init__(self, dataset: ReIDDataset, device: torch.device, *, batch_size: int, num_workers: int):
         self.dataset, self.device = dataset, device
         options = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": device.type == "cuda"}
-        self.loaders: dict[str, DataLoader] = {
+        self.loaders: dict[str, Loader] = {
             side: ordered_loader(dataset, np.flatnonzero(chosen).tolist(), **options)
             for side, chosen in (("infrared", dataset.infrared), ("visible", ~dataset.infrared))
             if chosen.any()

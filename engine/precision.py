@@ -61,6 +61,7 @@ def build_precision(
         UserError: apex is asked for and cannot be had.
     """
     if amp_backend == "apex" and fp16:
+        _import_apex_amp()
         if device.type != "cuda":
             raise UserError("amp_backend: apex needs a CUDA GPU; use `amp_backend torch`")
         return ApexPrecision(model, optimizer)

@@ -22,13 +22,15 @@ from data.augment import BatchAugment
 from data.base import Batch
 from engine.checkpoints import best_keeper, keep_recent
 from engine.precision import ApexPrecision, TorchPrecision
+from losses.criterion import LOSSES, Criterion
 from utils.errors import UserError
 from utils.results import TrialScore
 
 logger = logging.getLogger(__name__)
 
 DECAY = 0.1  # of the learning rate at each step
-CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", "loss_id", "loss_cmr", "rank1", "mAP", "mINP")
+TESTED = ("rank1", "mAP", "mINP")
+CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TESTED)
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Training:
     """What is trained, with what, and how it is computed."""
 
     model: nn.Module
-    criterion: nn.Module
+    criterion: Criterion
     optimizer: Optimizer
     augment: BatchAugment
     loader: DataLoader
@@ -65,10 +67,15 @@ class EpochLog:
     """The figures of the epoch under way; an evaluation adds its own."""
 
     figures: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+    best_rank1: float = -1.0
 
 
-def train(training: Training, schedule: Schedule, folder: Path) -> None:
+def train(training: Training, schedule: Schedule, folder: Path) -> int | None:
     """Train to the last epoch, keeping models, figures and curves in ``folder``.
+
+    Returns:
+        The epoch of the best model, None where no epoch was evaluated.
 
     Raises:
         UserError: a loss became NaN or infinite; says when.
@@ -89,6 +96,7 @@ def train(training: Training, schedule: Schedule, folder: Path) -> None:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, _write_epoch, folder / "metrics.csv", log, board)
         keep_recent(trainer, training.model, folder)
         trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
+    return log.best_epoch
 
 
 def build_trainer(training: Training) -> Engine:
@@ -179,7 +187,7 @@ def attach_schedule(trainer: Engine, optimizer: Optimizer, lr_step: list[int]) -
 
 
 def _attach_epoch_figures(trainer: Engine, training: Training, log: EpochLog) -> None:
-    names = ("cls_acc", *(name for name in ("loss_id", "loss_cmr") if name in _losses(training.criterion)))
+    names = ("cls_acc", *training.criterion.names)
     for name in names:
         Average(output_transform=lambda output, name=name: output[name], device=training.device).attach(trainer, name)
     timer = Timer()
@@ -197,10 +205,6 @@ def _attach_epoch_figures(trainer: Engine, training: Training, log: EpochLog) ->
             **{name: float(engine.state.metrics[name]) for name in names},
         }
         logger.info("epoch %d done: %s", engine.state.epoch, _describe(log.figures))
-
-
-def _losses(criterion: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, on in (("loss_id", criterion.loss_id), ("loss_cmr", criterion.retrieval)) if on)
 
 
 def _attach_iteration_log(trainer: Engine, period: int) -> None:
@@ -231,14 +235,16 @@ def _evaluate(engine: Engine, model: nn.Module, schedule: Schedule, log: EpochLo
     if not schedule.evaluates(engine.state.epoch):
         return
     figures = schedule.evaluate(model)
-    log.figures |= {"rank1": figures.rank1, "mAP": figures.mAP, "mINP": figures.mINP}
+    log.figures |= {name: getattr(figures, name) for name in TESTED}
     logger.info("epoch %d test: %s", engine.state.epoch, _describe(figures._asdict()))
+    if figures.rank1 > log.best_rank1:
+        log.best_epoch, log.best_rank1 = engine.state.epoch, figures.rank1
     best(engine)
 
 
 def _write_epoch(engine: Engine, path: Path, log: EpochLog, board: TensorboardLogger) -> None:
     append_row(path, log.figures)
-    for name in ("rank1", "mAP", "mINP"):
+    for name in TESTED:
         if name in log.figures:
             board.writer.add_scalar(f"test/{name}", log.figures[name], engine.state.epoch)
 

@@ -1,13 +1,16 @@
 """Losses of MCJA."""
 
+import torch
 from yacs.config import CfgNode
 
 from losses.criterion import Criterion
+from losses.soft_rank import resolve_backend
 
 __all__ = ["build_criterion"]
 
 
-def build_criterion(cfg: CfgNode) -> Criterion:
+def build_criterion(cfg: CfgNode, device: torch.device) -> Criterion:
+    """The configured losses, with the soft rank that can be used on ``device``."""
     # a compiled graph cannot hold torchsort's kernels
-    soft_rank = "builtin" if cfg.compile else cfg.soft_rank
+    soft_rank = "builtin" if cfg.compile else resolve_backend(cfg.soft_rank, device)
     return Criterion(loss_id=cfg.loss_id, loss_cmr=cfg.loss_cmr, soft_rank=soft_rank)

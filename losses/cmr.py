@@ -30,8 +30,9 @@ def cross_modality_retrieval_loss(
     """
     embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
     is_infrared = is_infrared.bool()
-    normalised = functional.normalize(embeddings, dim=1)
-    distance = (1 - normalised @ normalised.T) / 2
+    with torch.autocast(embeddings.device.type, enabled=False):
+        normalised = functional.normalize(embeddings, dim=1)
+        distance = (1 - normalised @ normalised.T) / 2
 
     in_gallery = is_infrared[:, None] != is_infrared[None, :]  # (query, sample)
     match = in_gallery & (identities[:, None] == identities[None, :])

@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from losses.cmr import CrossModalityRetrievalLoss
 
+LOSSES = ("loss_id", "loss_cmr")  # every name that a criterion may give
+
 
 class Criterion(nn.Module):
     """L = CE(logits, identity) + CMR(embeddings), weight 1 each, both in float32 at least.
@@ -19,6 +21,15 @@ class Criterion(nn.Module):
             raise ValueError("loss_id and loss_cmr are both off: nothing to learn from")
         self.loss_id = loss_id
         self.retrieval = CrossModalityRetrievalLoss(backend=soft_rank) if loss_cmr else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms that are switched on."""
+        return tuple(name for name, on in zip(LOSSES, (self.loss_id, self.retrieval), strict=True) if on)
+
+    def __str__(self) -> str:
+        rank = f" (soft rank: {self.retrieval.backend})" if self.retrieval is not None else ""
+        return " + ".join(self.names) + rank
 
     def forward(self, embeddings: Tensor, logits: Tensor, labels: Tensor, is_infrared: Tensor) -> dict[str, Tensor]:
         losses = {}

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from utils.errors import UserError
+
 try:
     import torchsort
 except ImportError:
@@ -30,7 +32,7 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
 
     Raises:
         ValueError: unknown backend, or ``strength`` not above 0.
-        RuntimeError: ``torchsort`` was asked for and cannot be used on this device.
+        UserError: ``torchsort`` was asked for and cannot be used on this device.
     """
     if strength <= 0:
         raise ValueError(f"strength must be above 0, not {strength}")
@@ -44,7 +46,7 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend that ``backend`` stands for on ``device``: ``torchsort`` or ``builtin``."""
+    """The backend that ``backend`` stands for on ``device``, ``torchsort`` or ``builtin``; raises as above."""
     if backend not in BACKENDS:
         raise ValueError(f"unknown soft rank backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if backend == "builtin":
@@ -52,7 +54,7 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     available = _torchsort_runs_on(device.type)
     if backend == "torchsort" and not available:
         reason = "is not installed" if torchsort is None else f"was built without its {device.type} kernel"
-        raise RuntimeError(f"soft_rank: torchsort {reason}; run `make setup` or use soft_rank: builtin")
+        raise UserError(f"soft_rank: torchsort {reason}; run `make setup`, which builds it, or use `soft_rank builtin`")
     return "torchsort" if available else "builtin"
 
 

@@ -34,7 +34,12 @@ class LoadReport:
         return "; ".join([counts, *details])
 
     def require_testable(self, source: str | Path) -> None:
-        """Raise ``UserError`` if anything but the classifier, which testing does not use, was not loaded."""
+        """Raise ``UserError`` unless all but the classifier, which testing does not use, fitted one to one."""
+        if self.unexpected:
+            raise UserError(
+                f"{source}: holds {self.unexpected[0]} ({len(self.unexpected)} such names), unknown to this model; is"
+                " it a checkpoint of this architecture (backbone)?"
+            )
         lacking = [name for name in self.missing + self.mismatched if not name.startswith("classifier.")]
         if lacking:
             kind = "lacks" if lacking[0] in self.missing else "has another shape of"
@@ -81,6 +86,8 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     given = path_or_state_dict
     source = given if isinstance(given, str | Path) else "state dict"
     state = read_state_dict(given) if isinstance(given, str | Path) else dict(given)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{source}: not a bare state dict of tensors")
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
     report = LoadReport(

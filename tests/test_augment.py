@@ -20,6 +20,8 @@ from data.augment import (
     BatchAugment,
     Parameters,
     augment,
+    finish_each,
+    finish_together,
     normalise,
 )
 from data.hue import adjust_hue
@@ -161,6 +163,17 @@ def test_equals_pil_and_torchvision_image_by_image():
         # a product that falls on a whole grey level may be truncated either way
         assert difference.max() <= grey_level + 1e-5, (i, parameters.colour[i])
         assert (difference > 1e-5).float().mean() < 0.02, (i, parameters.colour[i])
+
+
+@pytest.mark.parametrize(("size", "padding"), [((48, 24), 10), ((33, 32), 40)])
+def test_finishing_together_equals_finishing_each(size, padding):
+    """The way of the GPU and that of the CPU, both on the CPU; the padding may be larger than the image."""
+    images = batch(*random_images(64, *size))
+    parameters = BatchAugment(seed=2, padding=padding).draw(torch.zeros(64, dtype=torch.bool), size)
+    found = [finish(images, parameters) for finish in (finish_together, finish_each)]
+    assert torch.equal(*found)
+    assert found[0].is_contiguous()
+    assert found[1].is_contiguous()
 
 
 def test_switched_off_it_is_the_test_transform():

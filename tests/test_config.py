@@ -151,6 +151,7 @@ def test_saved_and_read_again_it_is_the_same(write):
         ("sample_method: triplet", ["sample_method", "triplet", "choose from norm_triplet"]),
         ("prefix: ../x", ["prefix", "../x", "plain file name"]),
         ("loss_id: false\nloss_cmr: false", ["loss_cmr", "nothing to learn"]),
+        ("compile: true\nsoft_rank: torchsort", ["compile", "soft_rank torchsort"]),
         ("test_only: true", ["test_only", "resume"]),
         ("sample_method: cross_modality_identity\nk_size: 5", ["k_size", "5", "even"]),
         ("sample_method: cross_modality_random\nbatch_size: 5", ["batch_size", "5", "even"]),

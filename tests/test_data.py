@@ -169,11 +169,13 @@ def test_identity_that_no_camera_saw(sysu):
     assert f"{sysu}/cam*/0077" in message
 
 
-def test_gallery_instance_without_its_image(sysu):
-    test = SYSU(sysu, "test", SIZE)
-    path = sysu / test.paths[~test.infrared][0]
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("infrared", [True, False])
+def test_instance_without_its_image(sysu, split, infrared):
+    dataset = SYSU(sysu, split, SIZE)
+    path = sysu / dataset.paths[dataset.infrared == infrared][0]
     path.unlink()
-    assert f"{path}: no such image" in refused(SYSU, sysu, "test", SIZE)
+    assert f"{path}: no such image" in refused(SYSU, sysu, split, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +258,10 @@ def test_regdb_index_line_without_its_image(regdb):
         ("../Visible/1/x.bmp 0", "leads outside"),
         ("/etc/1/x.bmp 0", "leads outside"),
         ("C:\\x\\1\\x.bmp 0", "leads outside"),
-        ("x.bmp 0", "folder named by its identity"),
+        ("x.bmp 0", "is not below Visible/"),
+        ("Thermal/1/x.bmp 0", "is not below Visible/"),
+        ("Visible/x.bmp 0", "folder named by its identity"),
         ("Visible/one/x.bmp 0", "folder named by its identity"),
-        ("Visible/1/absent.bmp 0", "no such image"),
         ("", "lists no image"),
     ],
 )
@@ -268,6 +271,34 @@ def test_bad_regdb_lines(regdb, line, words):
     message = refused(RegDB, regdb, "train", SIZE)
     assert words in message
     assert "train_visible_1.txt" in message
+
+
+def test_identities_of_both_splits_are_refused(sysu, regdb):
+    with (sysu / "exp/test_id.txt").open("a") as file:
+        file.write(f",{ids(sysu / 'exp/train_id.txt')[0]}")
+    for split in ("train", "test"):
+        assert "both training and testing" in refused(SYSU, sysu, split, SIZE)
+    for modality in ("visible", "thermal"):
+        (regdb / f"idx/test_{modality}_1.txt").write_text((regdb / f"idx/train_{modality}_1.txt").read_text())
+    assert "both training and testing in trial 1" in refused(RegDB, regdb, "test", SIZE)
+
+
+def test_regdb_identity_of_one_modality(regdb):
+    index = regdb / "idx/train_thermal_1.txt"
+    lines = index.read_text().splitlines()
+    identity = lines[0].split("/")[1]
+    index.write_text("\n".join(line for line in lines if line.split("/")[1] != identity))
+    message = refused(RegDB, regdb, "train", SIZE)
+    assert f"lists no image of identity {identity}" in message
+    assert "train_thermal_1.txt" in message
+
+
+def test_what_is_no_instance_is_left_out(sysu):
+    expected = SYSU(sysu, "train", SIZE).samples
+    folder = (sysu / expected[0].path).parent
+    for name in ("0001 (copy).jpg", "._0001.jpg", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    assert SYSU(sysu, "train", SIZE).samples == expected
 
 
 def test_regdb_line_given_twice(regdb):

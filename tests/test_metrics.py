@@ -64,6 +64,21 @@ def test_arguments_are_left_as_they_are():
         np.testing.assert_array_equal(argument, copy)
 
 
+@pytest.mark.usefixtures("kernels")
+def test_what_is_not_a_number_is_refused():
+    distance = np.zeros((2, 3), dtype=np.float32)
+    distance[1, 2] = np.nan
+    with pytest.raises(ValueError, match="not a number"):
+        retrieval_metrics(distance, [1, 1], [1, 1], [1, 1, 2], [2, 2, 2])
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+def test_every_kind_of_number_is_ranked(dtype):
+    metrics = retrieval_metrics(np.array([[3, 1, 2]], dtype=dtype), [1], [1], [1, 2, 1], [2, 2, 2])
+    assert metrics.mAP == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 3\) does not fit"):
         retrieval_metrics(np.zeros((2, 3)), [1, 1], [1, 1], [1, 1], [2, 2])

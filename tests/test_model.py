@@ -142,7 +142,16 @@ def test_load_report(small):
     assert report.missing == ("bn_neck.weight",)
     assert report.unexpected == ("surplus",)
     assert len(report.loaded) == len(state) - 2
+    with pytest.raises(UserError, match="surplus"):
+        report.require_testable("file")
+    del state["surplus"]
     with pytest.raises(UserError, match="bn_neck.weight"):
+        load_weights(small, state).require_testable("file")
+
+
+def test_a_larger_network_cannot_be_tested_as_a_smaller_one(small):
+    report = load_weights(small, MCJA(5, backbone="resnet18").state_dict())
+    with pytest.raises(UserError, match="unknown to this model"):
         report.require_testable("file")
 
 

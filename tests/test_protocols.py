@@ -113,6 +113,37 @@ def test_what_cannot_be_scored_is_said(golden_root):
         regdb_search(subset(regdb, regdb.cameras == 2))
 
 
+def test_features_that_are_not_finite_are_refused(golden_root):
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    spectra = {name: values.copy() for name, values in features.spectra.items()}
+    spectra["original"][7, 3] = np.nan
+    broken = Features(features.paths, features.identities, features.cameras, spectra)
+    with pytest.raises(UserError, match=f"{features.paths[7]}: its features .original. are not finite"):
+        score(broken, sysu_search(broken, read_permutations(golden_root)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--k2", "0"], "--k2: 0 should be at least 1"),
+        (["--lambda", "nan"], "--lambda: nan should be between 0 and 1"),
+        (["--json", "absent/out.json"], "--json: there is no folder absent"),
+        (["--dataset", "sysu"], "rand_perm_cam.mat"),
+    ],
+)
+def test_arguments_that_cannot_be(words, message, capsys, tmp_path):
+    line = [str(GOLDEN / "regdb_features.npz"), "--dataset", "regdb", "--data-root", str(tmp_path), *words]
+    assert run_program(lambda: score_main(line)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_features_of_another_data_set_are_refused(capsys):
+    assert run_program(lambda: score_main([str(GOLDEN / "sysu_features.npz"), "--dataset", "regdb"])) == 2
+    assert "camera 1 is none of regdb's (2, 3)" in capsys.readouterr().err
+
+
 def test_features_come_back_as_saved(tmp_path):
     random = np.random.default_rng(0)
     features = Features(

@@ -112,6 +112,25 @@ def test_galleries_out_of_a_pool_are_ranked_as_if_alone(kernels):
         np.testing.assert_allclose(reranker.distance(columns), alone, atol=1e-6)
 
 
+@pytest.mark.parametrize("neighbours", ["queries", "all"])
+def test_equal_features_have_equal_distances(kernels, neighbours):
+    """As of a model that has collapsed: no distance is NaN."""
+    same = np.tile(random_features(np.random.default_rng(0), 1, 1, 6), (1, 12, 1))
+    distance = mser_distance(same, np.repeat(same, 4, axis=0), k1=5, k2=3, lam=0.3, neighbours=neighbours)
+    assert np.isfinite(distance).all()
+    assert np.ptp(distance) < 1
+
+
+def test_rounding_of_infrared_spectra_is_forgiven(kernels):
+    random = np.random.default_rng(0)
+    query, gallery = random_features(random, 1, 20, 6), random_features(random, 4, 15, 6)
+    expected = mser_distance(query, gallery, k1=5, k2=3, lam=0.3, neighbours="queries")
+    four = np.repeat(query, 4, axis=0) + random.normal(0, 1e-6, (4, 20, 6)).astype(np.float32)
+    np.testing.assert_allclose(
+        mser_distance(four, gallery, k1=5, k2=3, lam=0.3, neighbours="queries"), expected, atol=1e-4
+    )
+
+
 def test_both_directions_at_once(kernels):
     random = np.random.default_rng(1)
     infrared, visible = random_features(random, 1, 20, 6), random_features(random, 4, 25, 6)

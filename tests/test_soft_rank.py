@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losses.soft_rank import isotonic_regression, resolve_backend, soft_rank, torchsort
+from utils.errors import UserError
 
 BACKENDS = ["builtin", pytest.param("torchsort", marks=pytest.mark.skipif(torchsort is None, reason="not built"))]
 
@@ -72,5 +73,5 @@ def test_refuses_what_cannot_work(monkeypatch):
         soft_rank(torch.rand(2, 3), backend="fast")
     monkeypatch.setattr("losses.soft_rank.torchsort", None)
     assert resolve_backend("auto", torch.device("cpu")) == "builtin"
-    with pytest.raises(RuntimeError, match="not installed"):
+    with pytest.raises(UserError, match="not installed"):
         soft_rank(torch.rand(2, 3), backend="torchsort")

@@ -232,6 +232,9 @@ def test_apex_that_is_not_there_is_explained(monkeypatch):
     options = {"fp16": True, "amp_dtype": "float16", "amp_backend": "apex"}
     with pytest.raises(UserError, match="NVIDIA removed it.*amp_backend torch"):
         build_precision(None, None, torch.device("cuda"), **options)
+    with pytest.raises(UserError, match="NVIDIA removed it"):
+        build_precision(None, None, CPU, **options)
+    monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=None))
     with pytest.raises(UserError, match="needs a CUDA GPU"):
         build_precision(None, None, CPU, **options)
 

@@ -6,16 +6,25 @@ and no GPU is needed.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from configs.checks import RULES
 from configs.default import dataset_cfg
+from data import DATASETS
 from data.sysu import read_permutations
 from utils.cli import Parser, run_program
+from utils.errors import UserError
 from utils.features import Features
 from utils.files import write_json
 from utils.protocols import Search, regdb_search, score, sysu_search
 from utils.rerank import MSER
 from utils.results import markdown_table, mean_figures
+
+SEARCHES: dict[str, Callable[[Features, Path], Search]] = {
+    "sysu": lambda features, root: sysu_search(features, read_permutations(root)),
+    "regdb": lambda features, root: regdb_search(features),
+}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -33,8 +42,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    mser = _mser(arguments)
+    if arguments.json and not arguments.json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {arguments.json.parent}")
     features = Features.load(arguments.features)
-    results = score(features, _search(arguments, features), mser=_mser(arguments))
+    results = score(features, _search(arguments, features), mser=mser)
     print(markdown_table(results))
     if arguments.json:
         write_json(arguments.json, mean_figures(results))
@@ -42,19 +54,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _search(arguments: argparse.Namespace, features: Features) -> Search:
-    if arguments.dataset == "regdb":
-        return regdb_search(features)
-    root = arguments.data_root or Path(dataset_cfg["sysu"].data_root)
-    return sysu_search(features, read_permutations(root))
+    cameras = DATASETS[arguments.dataset].cameras
+    foreign = set(features.cameras.tolist()) - set(cameras)
+    if foreign:
+        raise UserError(f"{arguments.features}: camera {min(foreign)} is none of {arguments.dataset}'s {cameras}")
+    root = arguments.data_root or Path(dataset_cfg[arguments.dataset].data_root)
+    return SEARCHES[arguments.dataset](features, root)
 
 
 def _mser(arguments: argparse.Namespace) -> MSER | None:
     if not arguments.mser:
         return None
-    default = dataset_cfg[arguments.dataset]
-    given = (arguments.k1, arguments.k2, getattr(arguments, "lambda"))
-    published = (default.mser_k1, default.mser_k2, default.mser_lambda)
-    return MSER(*(own if own is not None else usual for own, usual in zip(given, published, strict=True)))
+    values = []
+    for name in ("k1", "k2", "lambda"):
+        value = getattr(arguments, name)
+        holds, meaning = RULES[f"mser_{name}"]
+        if value is None:
+            value = dataset_cfg[arguments.dataset][f"mser_{name}"]
+        elif not holds(value):
+            raise UserError(f"--{name}: {value} should be {meaning}")
+        values.append(value)
+    return MSER(*values)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Make an environment ready to run MCJA: ``python tools/setup_environment.py DIR``. Needs nothing but Python itself.
 
 Creates DIR as a virtual environment if it is not one, installs ``requirements.txt``, and builds torchsort against the
-installed torch. A torchsort that cannot be built is no failure: the built-in soft rank takes its place.
+installed torch. A torchsort that cannot be built is no failure: the built-in soft rank takes its place. Once done, it
+does nothing until something it depends on changes, or with ``--again``.
 """
 
 import contextlib
@@ -20,10 +21,11 @@ OLDEST_PYTHON = (3, 10)
 NOTICE = """
 notice: torchsort could not be built (log: {log}).
         The built-in soft rank is used instead; it gives the same ranks and needs no compiler.
+        `make setup` tries again.
 """
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, *, again: bool = False) -> int:
     if sys.version_info < OLDEST_PYTHON:
         print(
             f"error: Python {'.'.join(map(str, OLDEST_PYTHON))} or newer is needed, this is {sys.version.split()[0]};"
@@ -34,22 +36,33 @@ def main(folder: Path) -> int:
     python = folder / "bin" / "python"
     stamp = folder / ".mcja-ready"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes()).hexdigest()
-    if python.exists() and stamp.exists() and stamp.read_text().strip() == wanted:
+    if not again and python.exists() and stamp.exists() and stamp.read_text().strip() == wanted:
         return 0
     try:
         if not python.exists():
             print(f"creating the environment {folder}", flush=True)
-            venv.create(folder, with_pip=True)
+            create(folder)
         print(f"installing {REQUIREMENTS.name} into {folder}; a first time takes some minutes", flush=True)
         pip(python, "install", "--quiet", "-r", str(REQUIREMENTS))
     except (subprocess.CalledProcessError, OSError) as error:
-        print(f"error: {folder} could not be set up: {error}", file=sys.stderr)
+        print(f"error: {folder} could not be set up: {error}; remove it to start afresh", file=sys.stderr)
         return 2
     if not imports(python, "torchsort"):
         build_torchsort(python)
     with contextlib.suppress(OSError):  # an environment that only others may write to is checked again next time
         stamp.write_text(wanted + "\n")
     return 0
+
+
+def create(folder: Path) -> None:
+    """A virtual environment with pip; a half-made one is removed again."""
+    try:
+        venv.create(folder, with_pip=True)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, subprocess.CalledProcessError):  # Debian's Python comes without what makes pip
+            raise OSError("Python's venv module is incomplete; install it (Debian: apt install python3-venv)") from None
+        raise
 
 
 def pip(python: Path, *arguments: str, **options: object) -> None:
@@ -76,7 +89,14 @@ def build_torchsort(python: Path) -> None:
             try:
                 pip(python, "install", "--quiet", "wheel", "setuptools", stdout=output, stderr=output)
                 # no isolation: it compiles against the torch that is installed
-                arguments = ("install", "--no-build-isolation", "--no-deps", "--no-cache-dir", TORCHSORT)
+                arguments = (
+                    "install",
+                    "--no-build-isolation",
+                    "--no-deps",
+                    "--no-cache-dir",
+                    "--force-reinstall",
+                    TORCHSORT,
+                )
                 pip(python, *arguments, env=environment, stdout=output, stderr=output)
             except (subprocess.CalledProcessError, OSError):
                 continue
@@ -114,6 +134,10 @@ def without_nvcc(shadows: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tools/setup_environment.py DIR")
-    sys.exit(main(Path(sys.argv[1])))
+    words = [word for word in sys.argv[1:] if word != "--again"]
+    if len(words) != 1:
+        sys.exit("usage: python tools/setup_environment.py [--again] DIR")
+    try:
+        sys.exit(main(Path(words[0]), again="--again" in sys.argv))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """Features of test images, extracted once and scored many times."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,21 @@ class Features:
         lengths = {len(self.identities), len(self.cameras), *map(len, self.spectra.values())} | {len(self.paths)}
         if len(lengths) != 1 or "original" not in self.spectra:
             raise ValueError("features need paths, identities, cameras and 'original' of one length")
+
+        if any(values.ndim != 2 for values in self.spectra.values()):
+            raise ValueError("the features of a spectrum should be (images, dimensions)")
+        if len({values.shape[1] for values in self.spectra.values()}) != 1:
+            raise ValueError("the spectra's features should have equally many dimensions")
+
+    def require_finite(self, names: Iterable[str]) -> None:
+        """Raise ``UserError`` for the first image that has a NaN or infinite feature in one of these spectra."""
+        for name in names:
+            bad = ~np.isfinite(self.spectra[name]).all(axis=1)
+            if bad.any():
+                raise UserError(
+                    f"{self.paths[bad.argmax()]}: its features ({name}) are not finite, as of {bad.sum()} images in"
+                    " all; the model has diverged"
+                )
 
     def normalised(self, spectrum: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The features at ``positions`` as float32 with rows of length 1."""

@@ -36,7 +36,7 @@ def retrieval_metrics(
         query_cameras, gallery_cameras: cameras, likewise.
 
     Raises:
-        ValueError: shapes that do not belong together, or no query with a match.
+        ValueError: shapes that do not belong together, a distance that is not a number, or no query with a match.
     """
     distance = np.asarray(distance)
     query_ids, query_cameras = np.asarray(query_ids), np.asarray(query_cameras)
@@ -48,6 +48,9 @@ def retrieval_metrics(
     ):
         raise ValueError(f"a distance of shape {distance.shape} does not fit the given identities and cameras")
 
+    if distance.size and np.isnan(distance.min()):
+        raise ValueError("a distance is not a number")
+    distance = distance.astype(np.promote_types(distance.dtype, np.float32), copy=False)
     identities, gallery_numbers = np.unique(gallery_ids, return_inverse=True)
     query_numbers = np.searchsorted(identities, query_ids).clip(max=max(len(identities) - 1, 0))
     known = len(identities) > 0 and identities[query_numbers] == query_ids

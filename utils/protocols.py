@@ -26,8 +26,8 @@ class Search:
     A place stands for a camera where a query ignores the gallery images of its own one.
     """
 
-    query: np.ndarray  # positions in the features
-    pool: np.ndarray  # positions in the features of every image that a gallery may hold
+    query: np.ndarray  # positions in the features; infrared images, which have one spectrum
+    pool: np.ndarray  # positions in the features of every image that a gallery may hold; visible ones
     query_places: np.ndarray
     pool_places: np.ndarray
     galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> trials -> positions in the pool
@@ -44,11 +44,13 @@ def score(features: Features, search: Search, *, mser: MSER | None = None) -> di
     """Every setting plain and, with ``mser``, re-ranked under its name with ``/mser`` appended.
 
     Raises:
-        UserError: ``mser`` is asked for, but the features lack a spectrum; or no query has a match.
+        UserError: ``mser`` is asked for, but the features lack a spectrum; a feature is not finite; or no query has a
+            match.
     """
     lacking = [name for name in SPECTRA if name not in features.spectra]
     if mser and lacking:
         raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} is missing")
+    features.require_finite(SPECTRA if mser else SPECTRA[:1])
     results = _plain(features, search)
     if mser:
         results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser).items()}
@@ -69,10 +71,8 @@ def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
 
 
 def _reranked(features: Features, search: Search, mser: MSER) -> dict[str, SettingResult]:
-    query, pool = (
-        np.stack([features.normalised(name, positions) for name in SPECTRA])
-        for positions in (search.query, search.pool)
-    )
+    query = features.normalised("original", search.query)[None]
+    pool = np.stack([features.normalised(name, search.pool) for name in SPECTRA])
     scorer = _Scorer(features, search)
     if search.neighbours == "queries":
         reranker = QueryReranker(query, pool, mser)

@@ -16,6 +16,8 @@ from utils.kernels import jaccard_blend, row_maxima, smallest
 from utils.kernels_numpy import row_means
 
 NEIGHBOURS = ("queries", "all")
+TINY = 1e-12  # instead of a largest distance of 0, where all features are equal
+SAME = 1e-4  # spectra that differ less in every normalised feature are those of infrared images
 BLOCK_BYTES = 64 * 2**20  # of distances made at a time
 
 
@@ -97,7 +99,7 @@ class QueryReranker:
     def distance(self, columns: np.ndarray | None = None) -> np.ndarray:
         """Re-ranked distances to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
         columns = np.arange(self.pool_mean.shape[1]) if columns is None else columns
-        largest = np.maximum(self.largest, row_maxima(self.pool_largest, columns))
+        largest = np.maximum(self.largest, row_maxima(self.pool_largest, columns)).clip(min=TINY)
         weights = reciprocal_weights(self.reciprocal, largest)
         query = weights if self.mser.k2 == 1 else row_means(self.query_nearest, weights)
         members = _flat(self.pool_nearest[columns])
@@ -126,7 +128,7 @@ def rerank_all(query: np.ndarray, gallery: np.ndarray, mser: MSER) -> tuple[np.n
     backward = np.empty((total - count, count), dtype=np.float32)
     for rows in _blocks(total, total):
         distance = squared_distances(features[rows], features)
-        largest[rows] = distance.max(axis=1)
+        largest[rows] = distance.max(axis=1).clip(min=TINY)
         nearest[rows] = smallest(distance, nearest.shape[1])
         near_distance[rows] = np.take_along_axis(distance, nearest[rows], axis=1)
         distance /= largest[rows, None]
@@ -198,10 +200,10 @@ def _one_side_infrared(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarr
 
 
 def _distinct(features: np.ndarray) -> np.ndarray:
-    """(S, N, D), reduced to one spectrum where all are equal: infrared images have no more."""
+    """(S, N, D), reduced to one spectrum where all are equal but for rounding: infrared images have no more."""
     if features.ndim != 3:
         raise ValueError(f"features should be (spectra, images, dimensions), not {features.shape}")
-    same = all(np.array_equal(spectrum, features[0]) for spectrum in features[1:])
+    same = all(np.allclose(spectrum, features[0], rtol=0, atol=SAME) for spectrum in features[1:])
     return features[:1] if same else features
 
 

@@ -5,7 +5,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "pytorch-ignite", "torchsort", "numpy", "scipy", "pillow")
+PACKAGES = ("torch", "torchvision", "pytorch-ignite", "torchsort", "numpy", "scipy", "numba", "pillow")
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ LAYOUTS = ("sysu", "regdb")
 DEFAULT_IDENTITIES = 100
 DEFAULT_IMAGES = 10
 DEFAULT_SIZE = (128, 64)
-LEAST_SIZE = (32, 16)
+LEAST_SIZE = (40, 20)
 _FORMATS = {".jpg": {"quality": 92}, ".bmp": {}}
 
 

@@ -1,0 +1,98 @@
+"""What all benchmarks share: timing, the machine, and reports."""
+
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from utils.files import write_json
+from utils.versions import commit, versions
+
+
+class Timing(NamedTuple):
+    """Seconds per call."""
+
+    median: float
+    minimum: float
+    runs: tuple[float, ...]
+
+
+def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1) -> Timing:
+    """Call ``function`` ``warmup`` times for nothing, then time ``repeats`` calls, each until the GPU is done."""
+    for _ in range(warmup):
+        function()
+    runs = []
+    for _ in range(repeats):
+        _synchronize()
+        start = time.perf_counter()
+        function()
+        _synchronize()
+        runs.append(time.perf_counter() - start)
+    return Timing(statistics.median(runs), min(runs), tuple(runs))
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores that may be used, torch's threads, and the GPU."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, object]], **more: object) -> None:
+    """Print ``rows``, and write them as JSON to ``path``, if any, with what they were measured on, and by what.
+
+    ``more`` (the seed, settings) is added to the file as it is.
+    """
+    print(table(rows))
+    if path is None:
+        return
+    module = f"benchmarks.{name}"
+    write_json(
+        Path(path),
+        {
+            "benchmark": name,
+            "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+            "machine": machine(),
+            "versions": versions(),
+            "commit": commit(),
+            **more,
+            "rows": list(rows),
+        },
+    )
+
+
+def table(rows: Sequence[dict[str, object]]) -> str:
+    """``rows`` in columns, one per key of any; numbers with three significant digits, blank where a row has none."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [keys, *([_short(row.get(key, "")) for key in keys] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def _short(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
