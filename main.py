@@ -12,7 +12,7 @@ from configs import get_config
 from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
-from engine.device import describe_device, select_device
+from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator
 from models import MCJA, build_model, load_weights
 from models.loading import read_state_dict, same_state
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         report = load_weights(model, cfg.resume)
         if cfg.test_only:
             report.require_testable(cfg.resume)
-    model.to(device)
+    place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
 

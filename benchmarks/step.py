@@ -14,7 +14,7 @@ from benchmarks.timing import measure, write_report
 from configs import get_config
 from data import build_augment
 from data.base import Batch
-from engine.device import describe_device, select_device
+from engine.device import describe_device, place, select_device
 from engine.precision import build_precision
 from engine.trainer import Training, train_step
 from losses import build_criterion
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[str, object]:
     cuda = device.type == "cuda"
-    model = build_model(cfg).to(device, memory_format=torch.channels_last)
+    model = place(build_model(cfg), device)
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
     precision = build_precision(
         model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend

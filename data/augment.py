@@ -170,7 +170,19 @@ def finish_together(images: Tensor, parameters: Parameters) -> Tensor:
 
 
 def finish_each(images: Tensor, parameters: Parameters) -> Tensor:
-    """The same, one image after the other; on a CPU that is faster, because an image fits into its cache."""
+    """The same, one image after the other; on a CPU that is faster, because an image fits into its cache.
+
+    With one thread, because the steps are so short that waking others takes longer.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _finish_each(images, parameters)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _finish_each(images: Tensor, parameters: Parameters) -> Tensor:
     height, width = images.shape[-2:]
     result = torch.empty(images.shape)
     each = (values.tolist() for values in (parameters.flip, parameters.shift, parameters.erase_box))

@@ -1,6 +1,7 @@
 """Where a run computes."""
 
 import torch
+from torch import nn
 
 from utils.errors import UserError
 
@@ -22,6 +23,13 @@ def select_device(gpu: str = "auto") -> torch.device:
         have = f"GPUs 0 to {present - 1} are there" if present else "torch sees no CUDA GPU on this machine"
         raise UserError(f"--gpu: there is no GPU {gpu}: {have}; use --gpu auto or --gpu cpu")
     return torch.device(f"cuda:{gpu}")
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move ``model`` to ``device``, in the memory order that suits its convolutions there."""
+    if device.type == "cuda":  # tensor cores want channels last
+        return model.to(device, memory_format=torch.channels_last)
+    return model.to(device)
 
 
 def describe_device(device: torch.device) -> str:

@@ -16,10 +16,10 @@ from ignite.metrics import Average
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
-from torch.utils.data import DataLoader
 
 from data.augment import BatchAugment
 from data.base import Batch
+from data.loaders import Loader
 from engine.checkpoints import best_keeper, keep_recent
 from engine.precision import ApexPrecision, TorchPrecision
 from losses.criterion import LOSSES, Criterion
@@ -41,7 +41,7 @@ class Training:
     criterion: Criterion
     optimizer: Optimizer
     augment: BatchAugment
-    loader: DataLoader
+    loader: Loader
     device: torch.device
     precision: TorchPrecision | ApexPrecision
     compile: bool = False  # model and losses, as one graph of fixed shape

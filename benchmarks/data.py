@@ -1,0 +1,174 @@
+"""Speed of loading and of augmentation on the CPU: ``python -m benchmarks.data [--json FILE]``.
+
+Loading is measured in batches of 128, in one process, against the yardstick of a loader that does everything image by
+image with PIL and torchvision, as the released code does. Augmentation is measured on decoded images against the same
+augmentations image by image.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional
+
+from benchmarks.timing import Timing, measure, write_report
+from data.augment import (
+    CUTMIX,
+    GRAYSCALE,
+    HUE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    JITTER,
+    PADDING_VALUE,
+    BatchAugment,
+    Parameters,
+    augment,
+)
+from data.base import ReIDDataset, Sample
+from data.cache import cached_source
+from data.loaders import ordered_loader
+from utils.cli import Parser, run_program
+
+SIZE = (384, 192)
+SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # SYSU-MM01's boxes vary about like this
+BATCH = 128
+PADDING = 10
+
+
+class MadeFolder(ReIDDataset):
+    """The JPEG files of one folder, every other one infrared."""
+
+    name = "made"
+    cameras = (1, 3)
+
+    def list_samples(self) -> list[Sample]:
+        return [Sample(path.name, 1, 1 + 2 * (i % 2), 0) for i, path in enumerate(sorted(self.root.glob("*.jpg")))]
+
+
+def make_images(folder: Path, count: int, seed: int) -> None:
+    """Smooth coloured noise with some grain, which compresses about as a photograph does."""
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        height, width = SOURCE_SIZES[i % len(SOURCE_SIZES)]
+        coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+        grain = random.integers(-8, 9, (height, width, 1))
+        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
+
+
+def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
+    """What ``augment`` does to one image, by PIL and torchvision: with the i-th parameters, to a normalised tensor."""
+    kind, (background, foreground) = int(p.colour[i]), p.channels[i].tolist()
+    if kind == HUE:
+        image = functional.adjust_hue(image, float(p.hue[i]))
+    elif kind == GRAYSCALE:
+        grey = (np.asarray(image, dtype=np.float32) * p.weights[i].numpy()).sum(axis=-1)
+        image = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    elif kind == CUTMIX:
+        pixels = np.asarray(image)
+        grey = pixels[..., background].copy()
+        top, left, height, width = p.cutmix_box[i].tolist()
+        grey[top : top + height, left : left + width] = pixels[top : top + height, left : left + width, foreground]
+        image = Image.fromarray(grey).convert("RGB")
+    elif kind == JITTER:
+        image = Image.blend(image.getchannel(background).convert("RGB"), image, float(p.factor[i]))
+    if p.flip[i]:
+        image = functional.hflip(image)
+    down, right = p.shift[i].tolist()
+    image = functional.pad(image, PADDING, fill=(PADDING_VALUE,) * 3)
+    image = functional.crop(image, PADDING + down, PADDING + right, *SIZE)
+    tensor = functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD, inplace=True)
+    top, left, height, width = p.erase_box[i].tolist()
+    return functional.erase(tensor, top, left, height, width, torch.tensor(0.0), inplace=True)
+
+
+def load_one_by_one(dataset: ReIDDataset, parameters: Parameters) -> None:
+    """The yardstick: open, resize, augment, one image after the other, stacked to batches."""
+    for start in range(0, len(dataset), BATCH):
+        tensors = []
+        for row, path in enumerate(dataset.paths[start : start + BATCH]):
+            with Image.open(dataset.root / path) as file:
+                image = file.convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR)
+            tensors.append(augment_one(image, parameters, row))
+        torch.stack(tensors)
+
+
+def load_batches(dataset: ReIDDataset, finish: Callable[[Tensor], object] | None = None) -> None:
+    """All images in order; ``finish`` stands for what is done to each batch."""
+    loader = ordered_loader(dataset, list(range(len(dataset))), batch_size=BATCH, num_workers=0, pin_memory=False)
+    for batch in loader:
+        if finish:
+            finish(batch.images)
+
+
+def compare(what: str, yardstick: str, timings: dict[str, Timing], images: int) -> list[dict[str, object]]:
+    """One row per way, with its speed as a multiple of the yardstick's."""
+    return [
+        {
+            "what": what,
+            "way": way,
+            "images/s": images / timing.median,
+            "ms/image": timing.median / images * 1000,
+            "best ms/image": timing.minimum / images * 1000,
+            "times": f"{timings[yardstick].median / timing.median:.2f} x {yardstick}",
+        }
+        for way, timing in timings.items()
+    ]
+
+
+def measure_loading(folder: Path, parameters: Parameters, repeats: int) -> dict[str, Timing]:
+    finish = partial(augment, parameters=parameters)
+    ways: dict[str, Callable[[], None]] = {
+        "one by one, augmented": partial(load_one_by_one, MadeFolder(folder, "train", SIZE), parameters)
+    }
+    for kind in ("decode", "disk", "memory", "device"):
+        dataset = MadeFolder(folder, "train", SIZE)
+        if kind != "decode":
+            options = {"folder": folder / "cache", "device": torch.device("cpu"), "num_workers": 0}
+            dataset.source = cached_source(dataset, kind, **options)
+        ways[kind] = partial(load_batches, dataset)
+        ways[f"{kind}, augmented"] = partial(load_batches, dataset, finish)
+    return {way: measure(function, repeats=repeats) for way, function in ways.items()}
+
+
+def measure_augmentation(images: Tensor, parameters: Parameters, repeats: int) -> dict[str, Timing]:
+    decoded = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
+    ways = {
+        "one by one": lambda: torch.stack([augment_one(image, parameters, i) for i, image in enumerate(decoded)]),
+        "BatchAugment": lambda: augment(images, parameters),
+    }
+    difference = (ways["one by one"]() - ways["BatchAugment"]()).abs()
+    # a product that falls on a whole grey level may be truncated either way
+    assert difference.max() < 1.01 / 255 / min(IMAGENET_STD), "the two ways do not do the same"
+    return {way: measure(function, repeats=repeats) for way, function in ways.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the report is written to")
+    parser.add_argument("--images", type=int, default=256, help="how many are made and loaded")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    infrared = torch.arange(BATCH) % 3 == 0  # a third, as in SYSU-MM01
+    parameters = BatchAugment(seed=arguments.seed, padding=PADDING).draw(infrared, SIZE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder, arguments.images // BATCH * BATCH or BATCH, arguments.seed)
+        loading = measure_loading(folder, parameters, arguments.repeats)
+        dataset = MadeFolder(folder, "train", SIZE)
+        augmentation = measure_augmentation(dataset.source.take(range(BATCH)), parameters, arguments.repeats)
+        count = len(dataset)
+    rows = [*compare("loading", "decode", loading, count), *compare("augmenting", "one by one", augmentation, BATCH)]
+    write_report(arguments.json, "data", rows, seed=arguments.seed, images=count, size=SIZE, batch=BATCH)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
