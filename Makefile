@@ -22,7 +22,7 @@ lint: environment
 	$(RUN) -m ruff format --check .
 
 bench: environment
-	$(RUN) -m benchmarks.scoring
+	$(RUN) -m benchmarks.scoring --repeats 1
 	$(RUN) -m benchmarks.data
 
 clean-demo:
