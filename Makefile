@@ -24,6 +24,8 @@ lint: environment
 bench: environment
 	$(RUN) -m benchmarks.scoring --repeats 1
 	$(RUN) -m benchmarks.data
+	$(RUN) -m benchmarks.extraction --repeats 1 backbone resnet18 num_workers 0
+	$(RUN) -m benchmarks.step --repeats 1 --steps 2 backbone resnet18 p_size 2 k_size 4 batch_size 16
 
 clean-demo:
 	rm -rf demo

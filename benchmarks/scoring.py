@@ -64,8 +64,8 @@ def against_loops() -> list[dict[str, object]]:
     features, permutations = sysu()
     search = sysu_search(features, permutations)
     gallery = search.pool[search.galleries[SETTING][0]]
-    query = np.stack([features.normalised("original", search.query)])
-    spectra = np.stack([features.normalised(name, gallery) for name in SPECTRA])
+    query = features.normalised(SPECTRA[:1], search.query)
+    spectra = features.normalised(SPECTRA, gallery)
     labels = (features.identities[search.query], search.query_places)
     labels += (features.identities[gallery], search.pool_places[search.galleries[SETTING][0]])
     mser = published("sysu")
@@ -96,8 +96,8 @@ def growth() -> list[dict[str, object]]:
     for size in SIZES:
         features, permutations = sysu(scale=size, dimensions=256)
         search = sysu_search(features, permutations)
-        query = np.stack([features.normalised("original", search.query)])
-        pool = np.stack([features.normalised(name, search.pool) for name in SPECTRA])
+        query = features.normalised(SPECTRA[:1], search.query)
+        pool = features.normalised(SPECTRA, search.pool)
         timing = measure(lambda q=query, p=pool: QueryReranker(q, p, published("sysu")).distance(), repeats=1, warmup=1)
         peak = peak_memory(lambda q=query, p=pool: QueryReranker(q, p, published("sysu")).distance())
         images = len(search.pool)

@@ -9,7 +9,7 @@ from data import build_augment, build_train_loader, cache_images
 from data.base import ReIDDataset
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
-from engine.precision import build_precision
+from engine.precision import build_precision, inference_dtype
 from engine.trainer import Schedule, Training, train
 from losses import build_criterion
 from utils.rerank import MSER
@@ -42,5 +42,6 @@ def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
 
 def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
     cache_images(cfg, dataset, device)
-    extractor = Extractor(dataset, device, batch_size=cfg.test_batch_size, num_workers=cfg.num_workers)
+    dtype = inference_dtype(device, fp16=cfg.fp16)
+    extractor = Extractor(dataset, device, batch_size=cfg.test_batch_size, num_workers=cfg.num_workers, dtype=dtype)
     return Evaluator(extractor, mser=MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None)

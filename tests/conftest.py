@@ -57,7 +57,8 @@ def kernels(request, monkeypatch):
     """Each implementation of the scoring loops in turn, as the one that scoring uses."""
     module = pytest.importorskip(request.param, exc_type=ImportError)
     monkeypatch.setattr("utils.metrics.query_figures", module.query_figures)
-    for name in ("jaccard_blend", "row_maxima", "smallest"):
+    monkeypatch.setattr("utils.protocols.take_columns", module.take_columns)
+    for name in ("jaccard_blend", "row_maxima", "row_means", "smallest"):
         monkeypatch.setattr(f"utils.rerank.{name}", getattr(module, name))
     return module
 

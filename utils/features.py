@@ -1,6 +1,6 @@
 """Features of test images, extracted once and scored many times."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,13 @@ class Features:
                     " all; the model has diverged"
                 )
 
-    def normalised(self, spectrum: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The features at ``positions`` as float32 with rows of length 1."""
-        features = self.spectra[spectrum][positions].astype(np.float32, copy=False)
-        return features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
+    def normalised(self, names: Sequence[str], positions: np.ndarray) -> np.ndarray:
+        """Spectra of the images at ``positions`` with rows of length 1: (spectra, positions, D) float32."""
+        result = np.empty((len(names), len(positions), self.spectra[names[0]].shape[1]), dtype=np.float32)
+        for rows, name in zip(result, names, strict=True):
+            rows[:] = self.spectra[name][positions]
+            rows /= np.sqrt(np.einsum("ij,ij->i", rows, rows)).clip(min=1e-12)[:, None]
+        return result
 
     def save(self, path: str | Path) -> None:
         """Write as ``.npz`` with the arrays paths, identities, cameras and one per spectrum."""

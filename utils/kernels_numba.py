@@ -8,7 +8,8 @@ from numba import njit, prange
 from scipy import sparse
 
 compiled = njit(parallel=True, cache=True, nogil=True)
-LANES = 64  # gallery rows that are compared with a query side by side, by vector instructions
+LANES = 128  # gallery rows that are compared with a query side by side, by vector instructions
+TOGETHER = 4  # candidates whose minima are added up before the sum is stored
 
 
 def smallest(values: np.ndarray, count: int) -> np.ndarray:
@@ -50,6 +51,19 @@ def _row_maxima(values, columns):
         for column in columns:
             largest = max(largest, values[i, column])
         result[i] = largest
+    return result
+
+
+def take_columns(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return _take_columns(values, columns)
+
+
+@compiled
+def _take_columns(values, columns):
+    result = np.empty((len(values), len(columns)), dtype=values.dtype)
+    for i in prange(len(values)):
+        for j in range(len(columns)):
+            result[i, j] = values[i, columns[j]]
     return result
 
 
@@ -96,29 +110,74 @@ def _jaccard_blend(
                 for entry in range(start[member], start[member + 1]):
                     tile_weight[slot[column[entry]], row - low * spectra] += weight[entry] / width
 
+        slots_of_query = np.empty(candidates + TOGETHER, dtype=np.int32)
+        own = np.empty(candidates + TOGETHER, dtype=np.float32)
         sigma = np.empty(LANES, dtype=np.float32)
         for i in range(queries):
-            shares = False
+            shared = 0
             for entry in range(query_start[i], query_start[i + 1]):
                 place = slot[query_column[entry]]
                 if place >= 0:
-                    if not shares:
-                        sigma[:] = 0
-                        shares = True
-                    own = query_weight[entry]
-                    for lane in range(LANES):
-                        other = tile_weight[place, lane]
-                        sigma[lane] += other if other < own else own
-            if shares:  # most tiles hold nobody like the query
-                for j in range(low, high):
-                    jaccard = np.float32(spectra)
-                    for lane in range((j - low) * spectra, (j - low + 1) * spectra):
-                        jaccard -= sigma[lane] / (np.float32(2) - sigma[lane])
-                    result[i, j] = jaccard / spectra
+                    slots_of_query[shared], own[shared] = place, query_weight[entry]
+                    shared += 1
+            if shared == 0:  # most tiles hold nobody like the query
+                continue
+            slots_of_query[shared : shared + TOGETHER] = 0
+            own[shared : shared + TOGETHER] = 0  # the minimum with nothing is nothing
+            sigma[:] = 0
+            for k in range(0, shared, TOGETHER):
+                a, b, c, d = slots_of_query[k], slots_of_query[k + 1], slots_of_query[k + 2], slots_of_query[k + 3]
+                own_a, own_b, own_c, own_d = own[k], own[k + 1], own[k + 2], own[k + 3]
+                for lane in range(LANES):
+                    sigma[lane] += (
+                        min(tile_weight[a, lane], own_a)
+                        + min(tile_weight[b, lane], own_b)
+                        + min(tile_weight[c, lane], own_c)
+                        + min(tile_weight[d, lane], own_d)
+                    )
+            for j in range(low, high):
+                jaccard = np.float32(spectra)
+                for lane in range((j - low) * spectra, (j - low + 1) * spectra):
+                    jaccard -= sigma[lane] / (np.float32(2) - sigma[lane])
+                result[i, j] = jaccard / spectra
     for i in prange(queries):  # not above: going down the rows of a tile would miss the cache at every step
         for j in range(images):
             result[i, j] = scale[i, 0] * result[i, j] + scale[i, 1] * mean_distance[i, columns[j]]
     return result
+
+
+def row_means(members: np.ndarray, weights: sparse.csr_matrix) -> sparse.csr_matrix:
+    data, indices, indptr = _row_means(members, weights.indptr, weights.indices, weights.data)
+    return sparse.csr_matrix((data, indices, indptr), shape=(len(members), weights.shape[0]))
+
+
+@compiled
+def _row_means(members, start, column, weight):
+    rows, width = members.shape
+    candidates = len(start) - 1
+    indptr = np.zeros(rows + 1, dtype=np.int64)
+    for i in prange(rows):
+        seen = np.zeros(candidates, dtype=np.bool_)
+        for member in members[i]:
+            for entry in range(start[member], start[member + 1]):
+                indptr[i + 1] += not seen[column[entry]]
+                seen[column[entry]] = True
+    for i in range(rows):
+        indptr[i + 1] += indptr[i]
+    indices = np.empty(indptr[rows], dtype=np.int32)
+    data = np.zeros(indptr[rows], dtype=np.float32)
+    for i in prange(rows):
+        place = np.full(candidates, -1, dtype=np.int64)
+        following = indptr[i]
+        for member in members[i]:
+            for entry in range(start[member], start[member + 1]):
+                candidate = column[entry]
+                if place[candidate] < 0:
+                    place[candidate] = following
+                    indices[following] = candidate
+                    following += 1
+                data[place[candidate]] += weight[entry] / np.float32(width)
+    return data, indices, indptr
 
 
 def query_figures(
@@ -165,13 +224,13 @@ def _query_figures(distance, query_ids, query_cameras, gallery_ids, gallery_came
         hits = hits[np.argsort(row[hits], kind="mergesort")]  # stable: equals in gallery order
         for k in range(matches):
             hit = row[hits[k]]
-            rank, equals = 1, 0
+            rank, equals = np.int32(1), np.int32(0)  # as wide as the distances, so that they are counted side by side
             for j in range(ranked):
-                rank += others[j] < hit
-                equals += others[j] == hit
+                rank += np.int32(others[j] < hit)
+                equals += np.int32(others[j] == hit)
             if equals > 1:  # rare: those that stand before it in the gallery rank before it
                 for j in range(hits[k]):
-                    rank += gallery_cameras[j] != query_cameras[i] and row[j] == hit
+                    rank += np.int32(gallery_cameras[j] != query_cameras[i] and row[j] == hit)
             precision[i] += (k + 1) / rank
             penalty[i] = (k + 1) / rank
         precision[i] /= matches

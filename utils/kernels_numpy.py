@@ -19,6 +19,11 @@ def row_maxima(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return values[:, columns].max(axis=1)
 
 
+def take_columns(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The values at ``columns``: (n, m) -> (n, columns)."""
+    return values[:, columns]
+
+
 def jaccard_blend(
     query: sparse.csr_matrix,
     weights: sparse.csr_matrix,

@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.features import SPECTRA, Features
+from utils.kernels import take_columns
 from utils.metrics import Metrics, retrieval_metrics
 from utils.rerank import MSER, QueryReranker, rerank_all
 from utils.results import SettingResult, TrialScore
@@ -58,11 +59,12 @@ def score(features: Features, search: Search, *, mser: MSER | None = None) -> di
 
 
 def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
-    distance = features.normalised("original", search.query) @ features.normalised("original", search.pool).T
+    query, pool = (features.normalised(SPECTRA[:1], positions)[0] for positions in (search.query, search.pool))
+    distance = query @ pool.T
     np.negative(distance, out=distance)
     scorer = _Scorer(features, search)
     results = {
-        name: SettingResult(tuple(scorer.forward(distance[:, columns], columns) for columns in trials))
+        name: SettingResult(tuple(scorer.forward(take_columns(distance, columns), columns) for columns in trials))
         for name, trials in search.galleries.items()
     }
     if search.backward:
@@ -71,8 +73,8 @@ def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
 
 
 def _reranked(features: Features, search: Search, mser: MSER) -> dict[str, SettingResult]:
-    query = features.normalised("original", search.query)[None]
-    pool = np.stack([features.normalised(name, search.pool) for name in SPECTRA])
+    query = features.normalised(SPECTRA[:1], search.query)
+    pool = features.normalised(SPECTRA, search.pool)
     scorer = _Scorer(features, search)
     if search.neighbours == "queries":
         reranker = QueryReranker(query, pool, mser)

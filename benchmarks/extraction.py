@@ -1,0 +1,131 @@
+"""Speed of extraction: ``python -m benchmarks.extraction [--cfg FILE] [--gpu 0] [--json FILE] [KEY VALUE ...]``.
+
+A test set of made-up JPEGs, one in three infrared, through the whole extraction with all spectra. Two yardsticks in the
+same run: the straightforward way, which reads and resizes every image anew for each spectrum with PIL and torchvision and
+passes infrared images four times, too; and the bound, the model alone on batches that are on the device already.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import functional
+
+from benchmarks.data import make_images
+from benchmarks.timing import measure, write_report
+from configs import get_config
+from data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from data.base import ReIDDataset, Sample
+from engine.device import describe_device, place, select_device
+from engine.extract import CHANNELS, Extractor
+from engine.precision import inference_dtype
+from models import build_model
+from utils.cli import Parser, run_program
+from utils.features import SPECTRA
+
+
+class MadeTestSet(ReIDDataset):
+    """The JPEG files of one folder, every third one infrared."""
+
+    name = "made"
+    cameras = (1, 3)
+
+    def list_samples(self) -> list[Sample]:
+        return [Sample(path.name, 1, 3 if i % 3 == 2 else 1, 1) for i, path in enumerate(sorted(self.root.glob("*.jpg")))]
+
+
+def one_by_one(model: nn.Module, dataset: ReIDDataset, device: torch.device, batch_size: int) -> None:
+    """The yardstick: each spectrum of each image read, resized and passed by itself, in float32."""
+    with torch.inference_mode():
+        for name in SPECTRA:
+            for start in range(0, len(dataset), batch_size):
+                paths = dataset.paths[start : start + batch_size]
+                batch = torch.stack([_read(dataset.root / path, name, dataset.image_size) for path in paths])
+                model(batch.to(device)).cpu()
+
+
+def _read(path: Path, name: str, size: tuple[int, int]) -> Tensor:
+    with Image.open(path) as file:
+        image = file.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+    if name != "original":
+        image = image.getchannel(CHANNELS[name]).convert("RGB")
+    return functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD, inplace=True)
+
+
+def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats: int) -> list[dict[str, object]]:
+    model = place(build_model(cfg), device).eval()
+    visible, infrared = int((~dataset.infrared).sum()), int(dataset.infrared.sum())
+    batch_size = cfg.test_batch_size
+    # what passes through the model, as extraction batches it
+    sides = [(np.flatnonzero(~dataset.infrared), 4), (np.flatnonzero(dataset.infrared), 1)]
+    resident = [
+        (normalise(dataset.source.take(positions[start : start + batch_size]).to(device)), passes)
+        for positions, passes in sides
+        for start in range(0, len(positions), batch_size)
+    ]
+    yardstick = measure(lambda: one_by_one(model, dataset, device, batch_size), repeats=repeats)
+    exact = Extractor(dataset, device, batch_size=batch_size, num_workers=cfg.num_workers)(model, all_spectra=True)
+
+    rows = []
+    for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16))):
+        extractor = Extractor(dataset, device, batch_size=batch_size, num_workers=cfg.num_workers, dtype=dtype)
+
+        @torch.inference_mode()
+        def bound(dtype=dtype) -> None:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                for images, passes in resident:
+                    for _ in range(passes):
+                        model(images)
+
+        timing = measure(lambda e=extractor: e(model, all_spectra=True), repeats=repeats)
+        alone = measure(bound, repeats=repeats).median
+        found = extractor(model, all_spectra=True)
+        rows.append({
+            "what": f"{visible} visible and {infrared} infrared images, {cfg.backbone}, on {describe_device(device)}",
+            "precision": "float32" if dtype is None else str(dtype).split(".")[1],
+            "seconds": timing.median,
+            "images/s": len(dataset) / timing.median,
+            "one by one": yardstick.median,
+            "ratio": yardstick.median / timing.median,
+            "model alone": alone,
+            "of the bound": timing.median / alone,
+            "relative error": _relative_error(found.spectra, exact.spectra),
+        })  # fmt: skip
+    return rows
+
+
+def _relative_error(found: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> float:
+    """Largest distance of an embedding from the float32 one, relative to its length."""
+    return max(
+        float((np.linalg.norm(found[name] - exact[name], axis=1) / np.linalg.norm(exact[name], axis=1)).max())
+        for name in exact
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
+    parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
+    parser.add_argument("--gpu", default="auto")
+    parser.add_argument("--images", type=int, default=96, help="how many are made")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the report is written to")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    arguments = parser.parse_intermixed_args(argv)
+    cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])
+    device = select_device(arguments.gpu)
+    torch.manual_seed(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        make_images(Path(name), arguments.images, arguments.seed)
+        rows = measure_extraction(cfg, device, MadeTestSet(name, "test", cfg.image_size), arguments.repeats)
+    write_report(arguments.json, "extraction", rows, seed=arguments.seed, images=arguments.images)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
