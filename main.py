@@ -8,29 +8,32 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from configs import get_config
+from configs import get_config, get_continued_config
 from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator
+from engine.state import has_states
+from engine.trainer import Training
 from models import MCJA, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from utils.cli import Parser, run_program
-from utils.errors import UserError
+from utils.errors import Stopped, UserError
 from utils.files import write_json, write_text
 from utils.logs import set_up_logging
 from utils.results import Results, markdown_table, mean_figures, trial_figures
-from utils.run_folder import create_run_folder
+from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder
 from utils.seeds import seed_everything
-from utils.versions import commit, versions
 
 logger = logging.getLogger("main")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(description="Train and test MCJA for visible-infrared person re-identification.")
-    parser.add_argument("--cfg", required=True, type=Path, metavar="FILE", help="YAML configuration")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--cfg", type=Path, metavar="FILE", help="YAML configuration of a new run")
+    what.add_argument("--continue", dest="continued", type=Path, metavar="RUN_FOLDER", help="go on with a stopped run")
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--seed", type=int, help="seeds everything; drawn and logged if not given")
     parser.add_argument("--desc", default="", help="appended to the name of the run's folder")
@@ -38,52 +41,75 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(argv)
     if arguments.seed is not None and not 0 <= arguments.seed < 2**32:
         raise UserError(f"--seed: {arguments.seed} should be between 0 and {2**32 - 1}")
+    if arguments.continued and (arguments.seed is not None or arguments.desc):
+        raise UserError("--continue goes with neither --seed nor --desc: the run keeps its own")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(argv)
-    cfg = get_config(arguments.cfg, arguments.overrides)
+    command = shlex.join(["python", "main.py", *argv])
+    run = Run.reopen(arguments.continued) if arguments.continued else None
+    goes_on = run is not None and has_states(run.folder)  # one that was stopped before its first state begins anew
+    if run and run.complete:
+        print(f"{run.folder} is complete: its results are in {run.folder / RESULTS}")
+        return 0
+    if run:
+        cfg = get_continued_config(run.folder / CONFIG, arguments.overrides)
+    else:
+        cfg = get_config(arguments.cfg, arguments.overrides)
     device = select_device(arguments.gpu)
-    seed = seed_everything(arguments.seed, deterministic=cfg.deterministic)
+    seed = seed_everything(run.conditions["seed"] if run else arguments.seed, deterministic=cfg.deterministic)
 
     # everything that can fail on what the user gave comes before the run's folder is made
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
-    model = build_model(cfg, pretrained="none" if cfg.resume else None)
-    if cfg.resume:
-        report = load_weights(model, cfg.resume)
-        if cfg.test_only:
-            report.require_testable(cfg.resume)
+    model = build_model(cfg, pretrained="none" if cfg.resume or goes_on else None)
+    report = load_weights(model, cfg.resume) if cfg.resume and not goes_on else None
+    if report and cfg.test_only:
+        report.require_testable(cfg.resume)
     place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
 
-    folder = create_run_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
-    set_up_logging(folder / "log.txt")
-    write_text(folder / "config.yml", cfg.dump())
-    conditions = {
-        "command": shlex.join(["python", "main.py", *argv]),
-        "seed": seed,
-        "device": describe_device(device),
-        "commit": commit(),
-        "versions": versions(),
-    }
-    logger.info("%s", "\n".join(f"{name}: {value}" for name, value in conditions.items()))
+    differences = {}
+    if run:
+        differences = run.go_on(command=command, device=describe_device(device))
+    else:
+        folder = create_run_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
+        run = Run.begin(folder, command=command, seed=seed, device=describe_device(device))
+        write_text(folder / CONFIG, cfg.dump())
+    set_up_logging(run.folder / "log.txt")
+    logger.info("%s", "\n".join(f"{name}: {value}" for name, value in run.conditions.items()))
+    for name, (then, now) in differences.items():
+        logger.warning("not as when the run began, which may change its results: %s was %s, is %s", name, then, now)
     logger.info("configuration:\n%s", cfg.dump().rstrip())
     for dataset in filter(None, (train_set, test_set)):
         logger.info(dataset.summary())
-    if cfg.resume:
+    if report:
         logger.info("weights from %s: %s", cfg.resume, report)
 
+    results = {}
     if training is not None:
-        logger.info("losses: %s; %s on %s", training.criterion, training.precision, conditions["device"])
-        logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(model)))
-        conditions["best_epoch"] = train(training, build_schedule(cfg, evaluator), folder)
-    results = test(cfg, evaluator, model, folder, trained=training is not None)
-    write_results(folder, results, {"config": dict(cfg), **conditions})
+        logger.info("losses: %s; %s on %s", training.criterion, training.precision, describe_device(device))
+        try:
+            results["best_epoch"] = train_and_keep(cfg, training, evaluator, run, continued=goes_on)
+            tested = test(cfg, evaluator, model, run.folder, trained=True)
+        except Stopped as stop:
+            stop.hint = f"go on with: python main.py --continue {shlex.quote(str(run.folder))} --gpu {arguments.gpu}"
+            raise
+    else:
+        tested = test(cfg, evaluator, model, run.folder, trained=False)
+    write_results(run.folder, tested, {"config": dict(cfg), **run.conditions, **results})
     return 0
+
+
+def train_and_keep(cfg: CfgNode, training: Training, evaluator: Evaluator, run: Run, *, continued: bool) -> int | None:
+    """Train to the end; the epoch of the best model."""
+    if not continued:
+        logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(training.model)))
+    return train(training, build_schedule(cfg, evaluator), run.folder, continued=continued)
 
 
 def test(cfg: CfgNode, evaluator: Evaluator, model: MCJA, folder: Path, *, trained: bool) -> dict[str, Results]:
@@ -113,9 +139,9 @@ def write_results(folder: Path, results: dict[str, Results], conditions: dict[st
         "trials": trial_figures(first),
         "last": {"results": mean_figures(last), "trials": trial_figures(last)},
     }
-    write_json(folder / "results.json", content | conditions)
     shown = "\n".join(f"- {name}: {conditions[name]}" for name in ("command", "seed", "device", "commit", "versions"))
     write_text(folder / "results.md", f"{tables}\n\nIn percent, mean ± standard deviation over trials.\n\n{shown}\n")
+    write_json(folder / RESULTS, content | conditions)  # last: with it, the run is complete
     logger.info("%s\nresults in %s", tables, folder)
 
 

@@ -1,8 +1,8 @@
 """Speed of extraction: ``python -m benchmarks.extraction [--cfg FILE] [--gpu 0] [--json FILE] [KEY VALUE ...]``.
 
 A test set of made-up JPEGs, one in three infrared, through the whole extraction with all spectra. Two yardsticks in the
-same run: the straightforward way, which reads and resizes every image anew for each spectrum with PIL and torchvision and
-passes infrared images four times, too; and the bound, the model alone on batches that are on the device already.
+same run: the straightforward way, which reads and resizes every image anew for each spectrum with PIL and torchvision,
+and passes infrared images four times, too; and the bound, the model alone on batches that are on the device already.
 """
 
 import sys
@@ -36,7 +36,9 @@ class MadeTestSet(ReIDDataset):
     cameras = (1, 3)
 
     def list_samples(self) -> list[Sample]:
-        return [Sample(path.name, 1, 3 if i % 3 == 2 else 1, 1) for i, path in enumerate(sorted(self.root.glob("*.jpg")))]
+        return [
+            Sample(path.name, 1, 3 if i % 3 == 2 else 1, 1) for i, path in enumerate(sorted(self.root.glob("*.jpg")))
+        ]
 
 
 def one_by_one(model: nn.Module, dataset: ReIDDataset, device: torch.device, batch_size: int) -> None:

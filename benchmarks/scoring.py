@@ -11,8 +11,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.loops import loop_metrics, loop_mser
 from benchmarks.made_features import regdb, sysu
 from benchmarks.timing import measure, write_report

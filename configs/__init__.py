@@ -1,5 +1,6 @@
 """Configuration: defaults, then the data set's defaults, then a YAML file, then overrides; checked and frozen."""
 
+from configs.continuing import get_continued_config
 from configs.loading import get_config
 
-__all__ = ["get_config"]
+__all__ = ["get_config", "get_continued_config"]

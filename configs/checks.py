@@ -48,7 +48,9 @@ RULES: dict[str, Rule] = {
         ),
         _at_least(1),
     ),
-    **dict.fromkeys(("padding", "num_epoch", "start_eval", "eval_interval", "num_workers", "wd"), _at_least(0)),
+    **dict.fromkeys(
+        ("padding", "num_epoch", "start_eval", "eval_interval", "num_workers", "wd", "checkpoint_minutes"), _at_least(0)
+    ),
     "lr": _above(0),
     "mser_lambda": (lambda value: 0 <= value <= 1, "between 0 and 1"),
     "trial": (lambda value: 1 <= value <= 10, "between 1 and 10"),

@@ -1,5 +1,6 @@
 """What every data set shares: samples, reading images, checks, batches, and which cameras are infrared."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -127,6 +128,11 @@ class ReIDDataset(Dataset, ABC):
     @property
     def num_identities(self) -> int:
         return len(np.unique(self.identities))
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the images and their labels, in their order, wherever the data set lies."""
+        return hashlib.sha256("\n".join(f"{s.path} {s.label}" for s in self.samples).encode()).hexdigest()
 
     def summary(self) -> str:
         """Identities and images per modality and camera, and where images come from: a few lines for the log."""

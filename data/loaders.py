@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from data.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
+from utils.interruption import leave_signals_to_the_main_process
 
 
 class DirectLoader:
@@ -51,6 +52,7 @@ def _loader(dataset: ReIDDataset, batches: Iterable[Sequence[int]], *, num_worke
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        worker_init_fn=leave_signals_to_the_main_process,
         # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
         generator=torch.Generator(),
     )

@@ -27,7 +27,8 @@ Draw = Callable[[np.ndarray, np.ndarray, np.random.Generator, Sizes], np.ndarray
 class EpochSampler(Sampler[list[int]]):
     """Batches of image positions: a function of seed and epoch alone.
 
-    ``len`` is the number of batches of the current epoch, which differs between epochs.
+    ``len`` is the number of batches of the current epoch, which differs between epochs. ``start`` of them, which had
+    been trained on when a run was stopped, are left out; a new epoch sets it back to 0.
 
     Args:
         labels: (N,) class index per image.
@@ -44,10 +45,12 @@ class EpochSampler(Sampler[list[int]]):
             raise ValueError(f"unknown sampler {method!r}; choose from {', '.join(SAMPLERS)}")
         self.labels, self.infrared = np.asarray(labels), np.asarray(infrared)
         self.method, self.sizes, self.seed = method, sizes, seed
+        self.start = 0
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the batches of ``epoch``, which counts from 1."""
+        self.start = 0
         random = np.random.default_rng([self.seed, epoch])
         self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
         if not len(self.batches):
@@ -58,10 +61,10 @@ class EpochSampler(Sampler[list[int]]):
             )
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches.tolist())
+        return iter(self.batches[self.start :].tolist())
 
 
 def plain(labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes) -> np.ndarray:

@@ -36,7 +36,7 @@ def build_training(
 
 
 def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
-    keys = ("num_epoch", "lr_step", "log_period", "start_eval", "eval_interval")
+    keys = ("num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
     return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
 
 

@@ -1,54 +1,50 @@
-"""Model checkpoints: bare state dicts with the released names, written so that none is ever lost or seen half done."""
+"""Model checkpoints: bare state dicts with the released names, each written whole or not at all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
-from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint, DiskSaver
 from torch import nn
 
 from utils.files import write_atomically
 
 BEST, LAST = "best.pth", "last.pth"
-RECENT = "epoch_{global_step:03d}.pth"
+RECENT = "epoch_{:03d}.pth"
 RECENT_KEPT = 3
 
 
-class DurableSaver(DiskSaver):
-    """Removes an older file only after the newer one is on the disk; ignite's saver does it the other way round."""
+class _Reporting:
+    """A file whose error torch.save cannot hide behind one of its own."""
 
-    def __init__(self, folder: Path):
-        super().__init__(str(folder), require_empty=False)
-        self._obsolete: list[str] = []
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
 
-    def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
-        save_state(checkpoint, self.dirname / filename)
-        for name in self._obsolete:
-            if name != filename:
-                (self.dirname / name).unlink(missing_ok=True)
-        self._obsolete.clear()
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
-    def remove(self, filename: str) -> None:
-        self._obsolete.append(filename)
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def save_state(state: Mapping, path: Path) -> None:
-    write_atomically(path, lambda file: torch.save(state, file))
+    def write(file: BinaryIO) -> None:
+        reporting = _Reporting(file)
+        try:
+            torch.save(state, reporting)
+        except Exception:
+            if reporting.error:
+                raise reporting.error from None
+            raise
+
+    write_atomically(path, write)
 
 
-def keep_recent(trainer: Engine, model: nn.Module, folder: Path) -> None:
-    """Keep the models of the newest epochs."""
-    recent = Checkpoint(
-        {"model": model},
-        DurableSaver(folder),
-        filename_pattern=RECENT,
-        n_saved=RECENT_KEPT,
-        global_step_transform=lambda engine, _: engine.state.epoch,
-    )
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, recent)
-
-
-def best_keeper(model: nn.Module, folder: Path, score: Callable[[Engine], float]) -> Checkpoint:
-    """A handler that keeps the model with the highest score so far; call it after each evaluation."""
-    return Checkpoint({"model": model}, DurableSaver(folder), filename_pattern=BEST, n_saved=1, score_function=score)
+def keep_recent(model: nn.Module, folder: Path, epoch: int) -> None:
+    """Keep the models of the newest epochs; an older one goes only when the newer one is on the disk."""
+    save_state(model.state_dict(), folder / RECENT.format(epoch))
+    (folder / RECENT.format(epoch - RECENT_KEPT)).unlink(missing_ok=True)

@@ -28,6 +28,13 @@ class TorchPrecision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
+    def state_dict(self) -> dict:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        if state and self.scaler.is_enabled():  # empty where the run was without scaling until now
+            self.scaler.load_state_dict(state)
+
     def __str__(self) -> str:
         return "float32" if self.dtype is None else f"mixed precision (torch.amp, {str(self.dtype).split('.')[1]})"
 
@@ -47,6 +54,12 @@ class ApexPrecision:
         with self.amp.scale_loss(loss, optimizer) as scaled:
             scaled.backward()
         optimizer.step()
+
+    def state_dict(self) -> dict:
+        return self.amp.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.amp.load_state_dict(state)
 
     def __str__(self) -> str:
         return "mixed precision (apex.amp O1)"

@@ -1,36 +1,34 @@
-"""The trainer: a short step and stock ignite handlers."""
+"""The trainer: a short step, and what happens around it."""
 
-import csv
 import logging
-import math
-import os
+import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import LRScheduler, ProgressBar, TensorboardLogger, Timer
-from ignite.metrics import Average
+from ignite.handlers import ProgressBar, TensorboardLogger
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import MultiStepLR
 
 from data.augment import BatchAugment
 from data.base import Batch
 from data.loaders import Loader
-from engine.checkpoints import best_keeper, keep_recent
+from engine.checkpoints import BEST, keep_recent, save_state
+from engine.finite import FiniteLoss
 from engine.precision import ApexPrecision, TorchPrecision
-from losses.criterion import LOSSES, Criterion
-from utils.errors import UserError
+from engine.progress import TESTED, Progress, describe, write_rows
+from engine.state import RandomStates, States
+from losses.criterion import Criterion
+from utils.errors import Stopped
+from utils.interruption import Interruption
 from utils.results import TrialScore
 
 logger = logging.getLogger(__name__)
 
 DECAY = 0.1  # of the learning rate at each step
-TESTED = ("rank1", "mAP", "mINP")
-CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TESTED)
 
 
 @dataclass
@@ -57,59 +55,138 @@ class Schedule:
     start_eval: int
     eval_interval: int
     evaluate: Callable[[nn.Module], TrialScore]
+    checkpoint_minutes: float = 0.0  # between training states within an epoch; 0: none there
 
     def evaluates(self, epoch: int) -> bool:
         return self.eval_interval > 0 and epoch >= self.start_eval and epoch % self.eval_interval == 0
 
 
-@dataclass
-class EpochLog:
-    """The figures of the epoch under way; an evaluation adds its own."""
+def train(training: Training, schedule: Schedule, folder: Path, *, continued: bool = False) -> int | None:
+    """Train to the last epoch, keeping models, figures, curves and training states in ``folder``.
 
-    figures: dict[str, float] = field(default_factory=dict)
-    best_epoch: int | None = None
-    best_rank1: float = -1.0
-
-
-def train(training: Training, schedule: Schedule, folder: Path) -> int | None:
-    """Train to the last epoch, keeping models, figures and curves in ``folder``.
+    Args:
+        continued: go on from the newest intact state in ``folder``, to the same end, bit for bit on a CPU.
 
     Returns:
         The epoch of the best model, None where no epoch was evaluated.
 
     Raises:
-        UserError: a loss became NaN or infinite; says when.
+        UserError: a loss became NaN or infinite, a file cannot be written, or there is no state to go on from.
+        Stopped: SIGINT or SIGTERM came; the step was finished and a state written.
     """
-    trainer = build_trainer(training)
-    attach_schedule(trainer, training.optimizer, schedule.lr_step)
-    FiniteLoss(training).attach(trainer, every=schedule.log_period)
+    model, progress, interruption = training.model, Progress(), Interruption()
+    trainer = build_trainer(training, progress)
+    attach_schedule(trainer, training.optimizer, schedule.lr_step)  # before a state brings a rate that has fallen
+    states = States(
+        folder,
+        {
+            "model": model,
+            "optimizer": training.optimizer,
+            "precision": training.precision,
+            "augment": training.augment,
+            "progress": progress,
+            "random": RandomStates(),
+        },
+        images=getattr(training.loader.dataset, "fingerprint", ""),
+    )
+    if continued:
+        path = states.restore()
+        logger.info("going on from %s: epoch %d after %d iterations", path.name, progress.epoch, progress.done)
+        _rewrite_results(progress, folder)
+    else:
+        states.save(progress.iteration)
+
+    finite = FiniteLoss(training.loader, progress, folder, training.device)
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        states.save(progress.iteration)
+        saved = time.monotonic()
+
+    def end_if_asked() -> None:
+        if interruption.received:
+            raise Stopped(interruption.received)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def watch(engine: Engine) -> None:
+        finite.look(engine)
+        logs = progress.done % schedule.log_period == 0
+        due = 0 < 60 * schedule.checkpoint_minutes <= time.monotonic() - saved
+        if logs or due or interruption.received:
+            finite.ask()
+        if logs:
+            values = {name: value.item() for name, value in engine.state.output.items()}
+            total = len(training.loader.batch_sampler.batches)
+            logger.info("epoch %d [%d/%d] %s", progress.epoch, progress.done, total, describe(values))
+        if due or interruption.received:
+            save()
+        end_if_asked()
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def complete(engine: Engine) -> None:
+        finite.ask()
+        epoch, figures = progress.epoch, _epoch_figures(training, progress)
+        logger.info("epoch %d done: %s", epoch, describe(figures))
+        if schedule.evaluates(epoch):
+            save()
+            with interruption.immediate():  # for which nothing that was trained is lost
+                tested = schedule.evaluate(model)
+            figures |= {name: getattr(tested, name) for name in TESTED}
+            logger.info("epoch %d test: %s", epoch, describe(tested._asdict()))
+            if progress.consider(epoch, tested, model):
+                save_state(progress.best.weights, folder / BEST)
+        progress.rows.append(figures)
+        write_rows(folder / "metrics.csv", progress.rows)
+        for name in TESTED:
+            if name in figures:
+                board.writer.add_scalar(f"test/{name}", figures[name], epoch)
+        keep_recent(model, folder, epoch)
+        progress.begin(epoch + 1)
+        save()
+        end_if_asked()
+
     ProgressBar(persist=False, disable=None).attach(trainer)
-
-    log = EpochLog()
-    _attach_epoch_figures(trainer, training, log)
-    _attach_iteration_log(trainer, schedule.log_period)
-    with closing(TensorboardLogger(log_dir=str(folder / "tensorboard"))) as board:
-        _attach_board(board, trainer, training, schedule.log_period, log)
-        # after the figures are there, and before they are written
-        best = best_keeper(training.model, folder, lambda _: log.figures["rank1"])
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, _evaluate, training.model, schedule, log, best)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, _write_epoch, folder / "metrics.csv", log, board)
-        keep_recent(trainer, training.model, folder)
+    # what an earlier process wrote after the state that this one goes on from does not count
+    board = TensorboardLogger(log_dir=str(folder / "tensorboard"), purge_step=progress.iteration + 1)
+    with closing(board), interruption.noted():
+        _attach_board(board, trainer, training, schedule.log_period)
         trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
-    return log.best_epoch
+    return progress.best.epoch if progress.best else None
 
 
-def build_trainer(training: Training) -> Engine:
-    """An engine whose every epoch is exactly the sampler's list for it; its output is the named losses and accuracy."""
+def build_trainer(training: Training, progress: Progress | None = None) -> Engine:
+    """An engine whose every epoch is exactly the sampler's list for it; its output is the named losses and accuracy.
+
+    It begins where ``progress`` is.
+    """
     trainer = Engine(train_step(training))
+    progress = progress or Progress()
     sampler = training.loader.batch_sampler
+
+    @trainer.on(Events.STARTED)
+    def go_on(engine: Engine) -> None:
+        engine.state.epoch, engine.state.iteration = progress.epoch - 1, progress.iteration
+        engine.state.epoch_length = None
+        if progress.done:
+            sampler.set_epoch(progress.epoch)
+            if progress.done == len(sampler):  # only the end of the epoch is left
+                engine.state.epoch = progress.epoch
+                engine.fire_event(Events.EPOCH_COMPLETED)
 
     @trainer.on(Events.EPOCH_STARTED)
     def fresh_epoch(engine: Engine) -> None:
-        # ignite would keep the first epoch's length and carry its iterator over
+        if not progress.done or engine.state.epoch != progress.epoch:
+            progress.begin(engine.state.epoch)
         sampler.set_epoch(engine.state.epoch)
+        sampler.start = progress.done
+        # ignite would keep the first epoch's length and carry its iterator over
         engine.state.epoch_length = len(sampler)
         engine.set_data(training.loader)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def count(engine: Engine) -> None:
+        progress.add(engine.state.output)
 
     # otherwise ignite takes the product of this length and the number of epochs for the end of the run
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: setattr(engine.state, "epoch_length", None))
@@ -142,128 +219,41 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
     return step
 
 
-class FiniteLoss:
-    """Stops a training whose loss became NaN or infinite, and says in which batch it did first.
-
-    Looks at every loss on the device and asks the device only now and then, since each question waits for it.
-    """
-
-    def __init__(self, training: Training):
-        self.sampler = training.loader.batch_sampler
-        self.paths = getattr(training.loader.dataset, "paths", None)
-        self.first = torch.zeros((), dtype=torch.long, device=training.device)  # iteration of the epoch, from 1
-
-    def attach(self, trainer: Engine, *, every: int) -> None:
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._restart)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._look)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=every), self._ask)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._ask)
-
-    def _restart(self, _: Engine) -> None:
-        self.done = 0
-
-    def _look(self, engine: Engine) -> None:
-        self.done += 1
-        lost = ~torch.stack([loss.isfinite() for loss in engine.state.output.values()]).all()
-        self.first = torch.where((self.first == 0) & lost, self.done, self.first)
-
-    def _ask(self, engine: Engine) -> None:
-        number = int(self.first)
-        if number:
-            batch = self.sampler.batches[number - 1].tolist()
-            images = f"; its first images: {', '.join(self.paths[batch[:4]])}" if self.paths is not None else ""
-            raise UserError(
-                f"training stopped in epoch {engine.state.epoch}: a loss is not finite in iteration {number}{images};"
-                " lower lr, or set fp16 false or amp_dtype bfloat16"
-            )
-
-
 def attach_schedule(trainer: Engine, optimizer: Optimizer, lr_step: list[int]) -> None:
     """Multiply the learning rate by 0.1 when the listed epochs have been completed."""
-    scheduler = LRScheduler(MultiStepLR(optimizer, milestones=lr_step, gamma=DECAY))
-    # ignite's first call leaves the rate alone, so that at the start of epoch e it is that of e - 1 completed epochs;
-    # at the end of an epoch it would come one epoch late
-    trainer.add_event_handler(Events.EPOCH_STARTED, scheduler)
-
-
-def _attach_epoch_figures(trainer: Engine, training: Training, log: EpochLog) -> None:
-    names = ("cls_acc", *training.criterion.names)
-    for name in names:
-        Average(output_transform=lambda output, name=name: output[name], device=training.device).attach(trainer, name)
-    timer = Timer()
-    timer.attach(trainer, start=Events.EPOCH_STARTED, resume=Events.EPOCH_STARTED, pause=Events.EPOCH_COMPLETED)
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def collect(engine: Engine) -> None:
-        seconds = timer.value()
-        images = sum(map(len, training.loader.batch_sampler.batches))
-        log.figures = {
-            "epoch": engine.state.epoch,
-            "lr": training.optimizer.param_groups[0]["lr"],
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1),
-            **{name: float(engine.state.metrics[name]) for name in names},
-        }
-        logger.info("epoch %d done: %s", engine.state.epoch, _describe(log.figures))
-
-
-def _attach_iteration_log(trainer: Engine, period: int) -> None:
-    done = 0  # iterations of the epoch; ignite counts those of the run
+    rates = [group["lr"] for group in optimizer.param_groups]
 
     @trainer.on(Events.EPOCH_STARTED)
-    def restart(_: Engine) -> None:
-        nonlocal done
-        done = 0
-
-    @trainer.on(Events.ITERATION_COMPLETED)
-    def log_iteration(engine: Engine) -> None:
-        nonlocal done
-        done += 1
-        if done % period == 0:
-            losses = {name: value.item() for name, value in engine.state.output.items()}
-            logger.info("epoch %d [%d/%d] %s", engine.state.epoch, done, engine.state.epoch_length, _describe(losses))
+    def set_rates(engine: Engine) -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            for step in lr_step:
+                rate = rate * DECAY if step < engine.state.epoch else rate
+            group["lr"] = rate
 
 
-def _attach_board(board: TensorboardLogger, trainer: Engine, training: Training, period: int, log: EpochLog) -> None:
+def _epoch_figures(training: Training, progress: Progress) -> dict[str, float]:
+    seconds = progress.elapsed()
+    images = sum(map(len, training.loader.batch_sampler.batches))
+    return {
+        "epoch": progress.epoch,
+        "lr": training.optimizer.param_groups[0]["lr"],
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1),
+        **progress.means(),
+    }
+
+
+def _rewrite_results(progress: Progress, folder: Path) -> None:
+    """Have the files of figures and of the best model say what the state says, whatever came after it."""
+    if progress.best:
+        save_state(progress.best.weights, folder / BEST)
+    else:
+        (folder / BEST).unlink(missing_ok=True)
+    write_rows(folder / "metrics.csv", progress.rows)
+
+
+def _attach_board(board: TensorboardLogger, trainer: Engine, training: Training, period: int) -> None:
     board.attach_output_handler(
         trainer, Events.ITERATION_COMPLETED(every=period), tag="train", output_transform=lambda output: output
     )
     board.attach_opt_params_handler(trainer, Events.EPOCH_STARTED, optimizer=training.optimizer)
-
-
-def _evaluate(engine: Engine, model: nn.Module, schedule: Schedule, log: EpochLog, best: Callable) -> None:
-    if not schedule.evaluates(engine.state.epoch):
-        return
-    figures = schedule.evaluate(model)
-    log.figures |= {name: getattr(figures, name) for name in TESTED}
-    logger.info("epoch %d test: %s", engine.state.epoch, _describe(figures._asdict()))
-    if figures.rank1 > log.best_rank1:
-        log.best_epoch, log.best_rank1 = engine.state.epoch, figures.rank1
-    best(engine)
-
-
-def _write_epoch(engine: Engine, path: Path, log: EpochLog, board: TensorboardLogger) -> None:
-    append_row(path, log.figures)
-    for name in TESTED:
-        if name in log.figures:
-            board.writer.add_scalar(f"test/{name}", log.figures[name], engine.state.epoch)
-
-
-def append_row(path: Path, figures: dict[str, float]) -> None:
-    """Append one row of ``CSV_FIELDS``, flushed to the disk; what is not measured stays empty."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, CSV_FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(figures)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _describe(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if name != "epoch")
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) and abs(value) < 0.01 else f"{value:.3f}".rstrip("0").rstrip(".")

@@ -82,7 +82,9 @@ def test_mixed_precision_gives_the_same_features_and_ranks(dataset, model):
     assert 0 < error.max() < 1e-2
     for name, result in results.items():
         # a set this small has few queries, of which each is worth more than 0.1 points
-        assert mixed_results[name].mean.rank1 == pytest.approx(result.mean.rank1, abs=0.1 + 100 / dataset.infrared.sum())
+        assert mixed_results[name].mean.rank1 == pytest.approx(
+            result.mean.rank1, abs=0.1 + 100 / dataset.infrared.sum()
+        )
 
 
 def test_only_a_gpu_computes_in_half_precision():

@@ -157,7 +157,9 @@ def test_features_come_back_as_saved(tmp_path):
     np.testing.assert_array_equal(again.paths, features.paths)
     for name in SPECTRA:
         np.testing.assert_array_equal(again.spectra[name], features.spectra[name])
-    np.testing.assert_allclose(np.linalg.norm(again.normalised(["red"], np.arange(len(again.paths))), axis=2), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(again.normalised(["red"], np.arange(len(again.paths))), axis=2), 1, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", "pickled", "short"])

@@ -1,6 +1,7 @@
 """The trainer on a tiny model: what an epoch consumes, when the rate falls, what stops it."""
 
 import csv
+import json
 import sys
 import types
 
@@ -14,7 +15,8 @@ from data.base import Batch
 from data.samplers import EpochSampler, Sizes
 from engine.checkpoints import BEST
 from engine.precision import TorchPrecision, build_precision
-from engine.trainer import Schedule, Training, append_row, attach_schedule, build_trainer, train
+from engine.progress import write_rows
+from engine.trainer import Schedule, Training, attach_schedule, build_trainer, train
 from losses.criterion import Criterion
 from utils.errors import UserError
 from utils.results import TrialScore
@@ -147,7 +149,8 @@ def test_files_of_a_training(tmp_path):
         return TrialScore(rank1, 60, 70, 80, 33, 3)
 
     train(training, make_schedule(num_epoch=5, lr_step=[2], evaluate=evaluate), tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [BEST, *(f"epoch_00{n}.pth" for n in (3, 4, 5))]
+    assert sorted(path.name for path in tmp_path.glob("[!s]*.pth")) == [BEST, *(f"epoch_00{n}.pth" for n in (3, 4, 5))]
+    assert len(list(tmp_path.glob("state_*.pth"))) == 2
     saved = torch.load(tmp_path / BEST, weights_only=True)
     expected = best_weights[50.0, 1]  # the first of the equals
     assert all(torch.equal(saved[name], value) for name, value in expected.items())
@@ -177,7 +180,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         training.model.embed.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="epoch 1: a loss is not finite in iteration 1"):
         train(training, make_schedule(), tmp_path)
-    assert not list(tmp_path.glob("*.pth"))
+    report = json.loads((tmp_path / "not_finite.json").read_text())
+    assert (report["epoch"], report["iteration"]) == (1, 1)
+    training.loader.batch_sampler.set_epoch(1)
+    assert report["images"] == training.loader.batch_sampler.batches[0].tolist()
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["state_00000000.pth"]  # from before it was lost
 
 
 def test_training_learns():
@@ -196,10 +203,9 @@ def test_training_learns():
     assert sum(losses[-20:]) < sum(losses[:20]) * 0.7
 
 
-def test_rows_are_appended(tmp_path):
+def test_rows_of_figures(tmp_path):
     path = tmp_path / "m.csv"
-    append_row(path, {"epoch": 1, "lr": 0.1})
-    append_row(path, {"epoch": 2, "lr": 0.1, "rank1": 5})
+    write_rows(path, [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1, "rank1": 5}])
     assert path.read_text().splitlines()[1:] == ["1,0.1,,,,,,,,", "2,0.1,,,,,,5,,"]
 
 

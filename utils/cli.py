@@ -1,16 +1,24 @@
-"""How every program of the project ends: a user's error in one line, code 2; ctrl-C without a traceback, code 130."""
+"""How every program of the project ends.
+
+0 when all went well, 2 with one line for an error of the user's or a full disk, 130 or 143 where ctrl-C or SIGTERM
+ended it; a traceback is a defect.
+"""
 
 import argparse
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from utils.errors import UserError
+from utils.errors import Stopped, UserError
+from utils.interruption import stop_on_signals
 
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())  # without a log, errors are printed once
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,21 +31,29 @@ class Parser(argparse.ArgumentParser):
 def run_program(main: Callable[[], int]) -> int:
     """Run ``main`` and return the exit code; why it failed goes to the log, too, if there is one."""
     try:
-        return main()
+        with stop_on_signals():
+            return main()
     except UserError as error:
-        logger.error("error: %s", one_line(error))
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        logger.error("interrupted")
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _end(f"error: {one_line(error)}", 2)
+    except Stopped as stop:
+        return _end(str(stop), 128 + stop.number)
     except BrokenPipeError:  # the reader of our output is gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            logger.error("stopped by a defect of the program", exc_info=True)
+            raise
+        return _end(f"error: {error.filename or 'a file'}: {error.strerror}; what was written before is intact", 2)
     except Exception:
         logger.error("stopped by a defect of the program", exc_info=True)
         raise
+
+
+def _end(message: str, code: int) -> int:
+    logger.error("%s", message)
+    print(message, file=sys.stderr)
+    return code
 
 
 def one_line(error: Exception) -> str:

@@ -7,13 +7,21 @@ from pathlib import Path
 FORMAT = "%(asctime)s %(message)s"
 
 
+class LogFile(logging.FileHandler):
+    """A file whose failure ends the program, as that of any other file; it then takes no more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.addFilter(lambda _: False)
+        raise  # noqa: PLE0704 - called where the error is being handled
+
+
 def set_up_logging(file: Path | None = None) -> None:
-    """Log to standard output and, if given, to ``file``; called again, it replaces the earlier handlers."""
+    """Log to standard output and, if given, to the end of ``file``; called again, it replaces the earlier handlers."""
     terminal = logging.StreamHandler(sys.stdout)
     terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # what ends a program goes to standard error
     handlers: list[logging.Handler] = [terminal]
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(LogFile(file, encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
     # ignite repeats as an error line what is raised and then reported once
     logging.getLogger("ignite").setLevel(logging.CRITICAL)

@@ -1,11 +1,82 @@
-"""The folder of a run."""
+"""The folder of a run: made for it alone, left, and entered again."""
 
+import json
 import re
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import FolderLock, remove_partial_files, write_json
+from utils.versions import commit, versions
+
+CONFIG, CONDITIONS, RESULTS = "config.yml", "run.json", "results.json"
+
+
+class Run:
+    """A run's folder, in which no other process may work as long as this one lives, and what the run was started with.
+
+    ``conditions`` are what results are reported with: command, seed, device, commit and versions; of a run that was
+    continued, those of each later process, too, in the list ``continued``.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.lock = folder, FolderLock(folder)
+        self.conditions: dict[str, object] = {}
+
+    @classmethod
+    def begin(cls, folder: Path, *, command: str, seed: int, device: str) -> "Run":
+        """Take possession of a fresh folder."""
+        run = cls(folder)
+        run.conditions = {"command": command, "seed": seed, **_surroundings(device)}
+        write_json(folder / CONDITIONS, run.conditions)
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path) -> "Run":
+        """Enter the folder of an earlier run.
+
+        Raises:
+            UserError: not the folder of a run, or another process is at work there.
+        """
+        if not folder.is_dir():
+            raise UserError(f"--continue: {folder}: no such folder; it should be the folder of a run")
+        for name in (CONFIG, CONDITIONS):
+            if not (folder / name).is_file():
+                raise UserError(f"--continue: {folder} is not the folder of a run: it holds no {name}")
+        run = cls(folder)
+        run.conditions = _read_conditions(folder / CONDITIONS)
+        remove_partial_files(folder)
+        return run
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do; results are written last."""
+        return (self.folder / RESULTS).exists()
+
+    def go_on(self, *, command: str, device: str) -> dict[str, tuple[object, object]]:
+        """Note how the run goes on; what of it is not as it was at the beginning: name -> (then, now)."""
+        now = {"command": command, **_surroundings(device)}
+        self.conditions.setdefault("continued", []).append(now)
+        write_json(self.folder / CONDITIONS, self.conditions)
+        names = ("device", "commit", "versions")
+        return {
+            name: (self.conditions.get(name), now[name]) for name in names if self.conditions.get(name) != now[name]
+        }
+
+
+def _surroundings(device: str) -> dict[str, object]:
+    return {"device": device, "commit": commit(), "versions": versions()}
+
+
+def _read_conditions(path: Path) -> dict[str, object]:
+    try:
+        conditions = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); a run goes on with the seed that stands there") from None
+    if not isinstance(conditions, dict) or type(conditions.get("seed")) is not int:
+        raise UserError(f"{path}: holds no seed, with which alone the run can go on")
+    return conditions
 
 
 def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "") -> Path:

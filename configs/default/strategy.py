@@ -60,6 +60,7 @@ strategy_cfg.cache = "none"  # none | disk | memory | device: where decoded imag
 strategy_cfg.cache_dir = ""  # folder of the cache's files; empty: <output_dir>/cache
 strategy_cfg.test_batch_size = 128  # images per forward pass in testing; changes no result
 strategy_cfg.output_dir = "ckptlog"  # runs go to <output_dir>/<dataset>/<run name>
+strategy_cfg.checkpoint_minutes = 10.0  # between training states within an epoch; 0: only at the ends of epochs
 strategy_cfg.save_features = False  # keep the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: which of the ten splits, 1 to 10
 strategy_cfg.cutmix_region = "released"  # released: height and width swapped, as published | full: the whole image

@@ -1,0 +1,122 @@
+"""Training states: files from which a run goes on as if nothing had happened.
+
+A state is complete in itself: weights, optimiser, precision, augmentation, progress (with the figures and the best
+model so far) and all random states. What else lies in a run's folder follows from it.
+"""
+
+import logging
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from engine.checkpoints import save_state
+from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+NAME = "state_{:08d}.pth"  # by iterations since the training began
+PATTERN = "state_*.pth"
+KEPT = 2  # the newest, and one to fall back to
+FORMAT = 1
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> Mapping: ...
+
+    def load_state_dict(self, state: Mapping) -> object: ...
+
+
+class RandomStates:
+    """The global random generators; what is random in training has its own, but a library may use them."""
+
+    def state_dict(self) -> dict:
+        kind, keys, *rest = np.random.get_state()
+        return {
+            "python": random.getstate(),
+            "numpy": (kind, keys.tolist(), *rest),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(state["torch"])
+        if len(state["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class States:
+    """The states of one run's folder.
+
+    Args:
+        folder: the run's.
+        parts: what a state holds, by name.
+        images: stands for the training images and their labels; a state goes with no others.
+    """
+
+    def __init__(self, folder: Path, parts: Mapping[str, Stateful], *, images: str):
+        self.folder, self.parts, self.images = folder, parts, images
+
+    def save(self, iteration: int) -> None:
+        """Write a state; older ones but one go only when it is on the disk."""
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        path = self.folder / NAME.format(iteration)
+        save_state({"format": FORMAT, "images": self.images, **content}, path)
+        for old in sorted(self.folder.glob(PATTERN))[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def restore(self) -> Path:
+        """Load the newest intact state into the parts; which one it was.
+
+        Raises:
+            UserError: none is intact, or it belongs to other training images.
+        """
+        state, path = newest_state(self.folder)
+        if state["images"] != self.images:
+            raise UserError(
+                f"{path}: the training images are not those that the run began with; set data_root to where they are"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for other in self.folder.glob(PATTERN):  # newer ones are damaged, and would stand in the way of those to come
+            if other > path:
+                other.unlink()
+        return path
+
+
+def has_states(folder: Path) -> bool:
+    return any(folder.glob(PATTERN))
+
+
+def newest_state(folder: Path) -> tuple[dict, Path]:
+    """The newest state of a run that is intact; says which ones are not."""
+    paths = sorted(folder.glob(PATTERN), reverse=True)
+    for path in paths:
+        try:
+            return _read(path), path
+        except Exception as error:  # torch and zipfile raise nearly anything on a damaged file
+            logger.warning(
+                "%s is damaged (%s); going back to the state before it", path, " ".join(str(error).split())[:200]
+            )
+    if paths:
+        raise UserError(f"{folder}: none of its {len(paths)} training states is intact; train anew, with its config")
+    raise UserError(f"{folder}: holds no training state")
+
+
+def _read(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{damaged}: wrong checksum")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise ValueError(f"written by another version of the program (format {state['format']})")
+    return state
