@@ -25,8 +25,19 @@ class DirectLoader:
     def __iter__(self) -> Iterator[Batch]:
         return map(self.dataset.__getitems__, self.batch_sampler)
 
+    def close(self) -> None:
+        """Nothing to end."""
 
-Loader = DataLoader | DirectLoader
+
+class ProcessLoader(DataLoader):
+    """Batches of images in processes of its own, or in this one where ``num_workers`` is 0."""
+
+    def close(self) -> None:
+        """End the processes now; the garbage collector, or the end of the program, may take 5 s for each of them."""
+        self._iterator = None
+
+
+Loader = ProcessLoader | DirectLoader
 
 
 def train_loader(dataset: ReIDDataset, sampler: EpochSampler, *, num_workers: int, pin_memory: bool) -> Loader:
@@ -45,7 +56,7 @@ def ordered_loader(
 def _loader(dataset: ReIDDataset, batches: Iterable[Sequence[int]], *, num_workers: int, pin_memory: bool) -> Loader:
     if not dataset.source.for_workers:
         return DirectLoader(dataset, batches)
-    return DataLoader(
+    return ProcessLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=_as_it_is,

@@ -61,6 +61,11 @@ class Extractor:
             dict(zip(names, features, strict=True)),
         )
 
+    def close(self) -> None:
+        """End the loaders' processes."""
+        for loader in self.loaders.values():
+            loader.close()
+
     def _pass(self, model: nn.Module, loader: Loader, names: Sequence[str], side: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the loader's images (N,), and their embeddings (spectra, N, D)."""
         positions: list[Tensor] = []

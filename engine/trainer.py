@@ -149,7 +149,7 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
     ProgressBar(persist=False, disable=None).attach(trainer)
     # what an earlier process wrote after the state that this one goes on from does not count
     board = TensorboardLogger(log_dir=str(folder / "tensorboard"), purge_step=progress.iteration + 1)
-    with closing(board), interruption.noted():
+    with closing(board), closing(training.loader), interruption.noted():
         _attach_board(board, trainer, training, schedule.log_period)
         trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
     return progress.best.epoch if progress.best else None

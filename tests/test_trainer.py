@@ -8,10 +8,10 @@ import types
 import pytest
 import torch
 from ignite.engine import Engine
-from torch.utils.data import DataLoader
 
 from data.augment import BatchAugment
 from data.base import Batch
+from data.loaders import ProcessLoader
 from data.samplers import EpochSampler, Sizes
 from engine.checkpoints import BEST
 from engine.precision import TorchPrecision, build_precision
@@ -59,7 +59,7 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
         criterion=Criterion(),
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
         augment=BatchAugment(seed=0, padding=1),
-        loader=DataLoader(data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0),
+        loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0),
         device=CPU,
         precision=TorchPrecision(CPU),
     )
