@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from configs import get_config
+from configs import check_resume, get_config
 from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(argv)
     cfg = get_config(arguments.cfg, arguments.overrides)
+    origin = check_resume(cfg)
     device = select_device(arguments.gpu)
     seed = seed_everything(arguments.seed, deterministic=cfg.deterministic)
 
@@ -54,8 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     model = build_model(cfg, pretrained="none" if cfg.resume else None)
     if cfg.resume:
         report = load_weights(model, cfg.resume)
-        if cfg.test_only:
-            report.require_testable(cfg.resume)
+        report.require_same_network(cfg.resume)
     place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         logger.info(dataset.summary())
     if cfg.resume:
         logger.info("weights from %s: %s", cfg.resume, report)
+    if origin:
+        logger.info("%s", origin)
 
     if training is not None:
         logger.info("losses: %s; %s on %s", training.criterion, training.precision, conditions["device"])

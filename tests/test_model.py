@@ -143,22 +143,22 @@ def test_load_report(small):
     assert report.unexpected == ("surplus",)
     assert len(report.loaded) == len(state) - 2
     with pytest.raises(UserError, match="surplus"):
-        report.require_testable("file")
+        report.require_same_network("file")
     del state["surplus"]
     with pytest.raises(UserError, match="bn_neck.weight"):
-        load_weights(small, state).require_testable("file")
+        load_weights(small, state).require_same_network("file")
 
 
 def test_a_larger_network_cannot_be_tested_as_a_smaller_one(small):
     report = load_weights(small, MCJA(5, backbone="resnet18").state_dict())
     with pytest.raises(UserError, match="unknown to this model"):
-        report.require_testable("file")
+        report.require_same_network("file")
 
 
 def test_another_classifier_can_be_tested(small):
     report = load_weights(MCJA(9, backbone="resnet10"), small.state_dict())
     assert report.mismatched == ("classifier.weight",)
-    report.require_testable("file")
+    report.require_same_network("file")
 
 
 def test_loading_copies_the_weights(small, tmp_path):

@@ -1,4 +1,6 @@
-"""The one exception that means: what the user gave cannot be used."""
+"""The one exception that means: what the user gave cannot be used; and how messages show what was given."""
+
+from reprlib import Repr
 
 
 class UserError(ValueError):
@@ -7,3 +9,21 @@ class UserError(ValueError):
     The message is one line that says what is wrong, where, and what to do. Programs print it and exit with code 2; a
     traceback would only hide it.
     """
+
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_REPR.maxlist = _REPR.maxtuple = 10
+
+
+def shown(value: object) -> str:
+    """``repr`` for a message: one printable line that stays short whatever the value."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number of thousands of digits"
+
+
+def shown_name(name: object) -> str:
+    """A name as it is, where it is short and printable; else as :func:`shown`."""
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 120 else shown(name)
