@@ -56,7 +56,12 @@ RULES: dict[str, Rule] = {
     ),
     # room for the time and the description in a name of at most 255 bytes
     "prefix": (
-        lambda name: bool(name) and name[0] not in ".-" and not set(name) & NOT_IN_NAMES and len(name.encode()) <= 100,
+        lambda name: (
+            name.isprintable()
+            and name[:1] not in ("", ".", "-")
+            and not set(name) & NOT_IN_NAMES
+            and len(name.encode()) <= 100
+        ),
         "a plain file name of at most 100 bytes, without a dot or dash in front",
     ),
     "output_dir": (lambda name: bool(name), "a folder"),

@@ -46,7 +46,7 @@ class LoadReport:
             )
         lacking = [name for name in self.missing + self.mismatched if not name.startswith("classifier.")]
         if lacking:
-            kind = "lacks" if lacking[0] in self.missing else "has another shape of"
+            kind = "lacks" if lacking[0] in self.missing else "has another shape or type of"
             raise UserError(
                 f"{source}: {kind} {lacking[0]} ({len(lacking)} such names); is it a checkpoint of this architecture"
                 " (backbone, mda_m)?"

@@ -1,6 +1,8 @@
 """Reading checkpoint files: tensors and plain types alone, and only from files that are what they seem to be."""
 
+import math
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,13 +43,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if start == ZIP:
         _check_archive(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on a damaged file
         raise UserError(
             f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); copy it again, or save"
             " model.state_dict() and nothing else"
         ) from None
-    check_state(state, path)
+    check_state(state, path, size=path.stat().st_size)
     return dict(state)
 
 
@@ -83,8 +87,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def check_state(state: object, source: str | Path) -> None:
-    """Raise ``UserError`` unless ``state`` maps names to ordinary tensors of finite numbers; ``source`` is named."""
+def check_state(state: object, source: str | Path, *, size: float = math.inf) -> None:
+    """Raise ``UserError`` unless ``state`` maps names to ordinary tensors of finite numbers.
+
+    Args:
+        state: what may be a state dict.
+        source: named in the message.
+        size: the bytes that it was read from, where it was.
+    """
     if not isinstance(state, Mapping):
         raise UserError(f"{source}: holds a {type(state).__name__}, not a bare state dict; save model.state_dict()")
     if not state:
@@ -98,14 +108,14 @@ def check_state(state: object, source: str | Path) -> None:
         where = f"{source}: not a bare state dict of ordinary tensors: {shown_name(name)}"
         if not isinstance(value, Tensor):
             raise UserError(f"{where} is of type {type(value).__name__}; save model.state_dict() alone")
-        unusual = _unusual(value)
+        unusual = _unusual(value, size)
         if unusual:
             raise UserError(f"{where} is {unusual}; save the weights of the plain model")
         if value.is_floating_point() and not value.float().isfinite().all():
             raise UserError(f"{source}: {shown_name(name)} holds NaN or infinite numbers; take an earlier checkpoint")
 
 
-def _unusual(tensor: Tensor) -> str | None:
+def _unusual(tensor: Tensor, size: float) -> str | None:
     """What keeps a tensor from being plain numbers in memory, if anything."""
     if tensor.is_nested:
         return "nested"
@@ -117,7 +127,7 @@ def _unusual(tensor: Tensor) -> str | None:
         return "on the meta device, without numbers"
     if tensor.is_complex():
         return "complex"
-    # a shape may claim any size over a few numbers that are repeated
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        return "larger than the memory behind it"
+    # a shape may claim any size over a few numbers that are repeated, or over none that the file holds
+    if tensor.numel() * tensor.element_size() > min(tensor.untyped_storage().nbytes(), size):
+        return "larger than the numbers saved for it"
     return None
