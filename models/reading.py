@@ -2,6 +2,7 @@
 
 import math
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.errors import UserError, shown_name
+from models.pickles import require_shallow
+from utils.errors import UserError, reason, shown_name
 
 ZIP = b"PK\x03\x04"  # by which torch, too, tells its archives from the bare pickles of old versions
 ADVICE = (
@@ -19,6 +21,8 @@ ADVICE = (
     "This is an internal miniz error",
     "Check the documentation",
 )
+OLD_PICKLES = 5  # magic number, version, system, the object, the names of its storages
+AGAIN = "copy it again, or save model.state_dict() and nothing else"
 SAVE_ALONE = "save it alone, with torch.save, to a file of its own"
 
 
@@ -42,15 +46,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: the checkpoint cannot be read ({error.strerror})") from None
     if start == ZIP:
         _check_archive(path)
+    else:
+        _check_bare(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is refused anyway
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on a damaged file
-        raise UserError(
-            f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); copy it again, or save"
-            " model.state_dict() and nothing else"
-        ) from None
+        raise UserError(f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); {AGAIN}") from None
     check_state(state, path, size=path.stat().st_size)
     return dict(state)
 
@@ -66,6 +69,10 @@ def _check_archive(path: Path) -> None:
             if unpacked > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise UserError(f"{path}: is a compressed archive, which torch.save never writes; not opened")
             damaged = archive.testzip()
+            for entry in entries:
+                if entry.filename.lower().endswith("data.pkl"):  # torch, too, pays no regard to capitals
+                    with archive.open(entry) as pickled:
+                        require_shallow(pickled)
     except UserError:
         raise
     except Exception as error:  # zipfile, too, raises nearly anything on a damaged file
@@ -74,17 +81,30 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"{path}: is damaged (wrong checksum of {shown_name(damaged)}); copy it again")
 
 
+def _check_bare(path: Path) -> None:
+    """Refuse what would crash torch in one of the five pickles that old versions wrote one after the other."""
+    try:
+        if tarfile.is_tarfile(path):
+            raise UserError(f"{path}: is a tar file, of torch before 0.2; load it there and save model.state_dict()")
+        with path.open("rb") as file:
+            for _ in range(OLD_PICKLES):
+                require_shallow(file)
+    except UserError:
+        raise
+    except Exception as error:  # pickletools, too, raises nearly anything
+        raise UserError(f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); {AGAIN}") from None
+
+
 def _reason(error: Exception) -> str:
     """What torch or zipfile says, in one short line and without torch's advice to load code after all."""
-    message = " ".join(str(error).split())
+    message = reason(error, 2000)
     asked = re.search(r"GLOBAL (\S{1,80})", message)
     if asked:
         return f"it asks for {shown_name(asked[1])}, which is never loaded"
     message = message.partition("WeightsUnpickler error: ")[2] or message
     for advice in ADVICE:
         message = message.partition(advice)[0]
-    message = "".join(filter(str.isprintable, message)).strip()[:160]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{type(error).__name__}: {message[:160].strip()}"
 
 
 def check_state(state: object, source: str | Path, *, size: float = math.inf) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import within
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_main import arguments, refused, run
 from torch import nn
 
 from main import main
 from models import MCJA, load_weights
+from models.pickles import require_shallow
 from models.reading import read_state_dict
 from utils.cli import run_program
 from utils.errors import UserError
@@ -62,6 +65,15 @@ def state() -> dict[str, torch.Tensor]:
     return MCJA(5, backbone="resnet10").state_dict()
 
 
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.text())
+    ),
+    max_leaves=20,
+)
+
+
 def script() -> bytes:
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), file)
@@ -98,7 +110,7 @@ REFUSED: dict[str, tuple[Callable[[dict], bytes], str]] = {
         "compressed archive",
     ),
     "a program": (lambda s: script(), "TorchScript"),
-    "a tar": (lambda s: old_tar(), "legacy .tar format"),
+    "a tar": (lambda s: old_tar(), "is a tar file"),
     "a list": (lambda s: saved([1, 2]), "holds a list"),
     "a number": (lambda s: saved(3), "holds a int"),
     "a tensor": (lambda s: saved(torch.zeros(3)), "holds a Tensor"),
@@ -167,6 +179,41 @@ def test_code_is_never_run(save, place, tmp_path):
     # the payload works where it is let
     pickle.loads(pickle.dumps(payload))
     assert (tmp_path / "made").is_dir()
+
+
+def nested(tuples: bytes) -> bytes:
+    """A pickled dict whose one key is made by these operations."""
+    return b"\x80\x02}" + tuples + b"Ns."
+
+
+DEEP = b")" + b"\x85" * 3_000_000  # (((...)))
+DOUBLED = b")q\x00" + b"0h\x00h\x00\x86q\x00" * 60  # x = (x, x), sixty times
+
+
+WIDE = b"(" + b")" * 2000 + b"t"
+
+
+@pytest.mark.parametrize("tuples", [DEEP, DOUBLED, WIDE], ids=["deep", "doubled", "wide"])
+@pytest.mark.parametrize("kind", ["archive", "old"])
+def test_names_that_would_crash_or_hang_are_refused(tuples, kind, tmp_path):
+    if kind == "archive":
+        content = archive(saved({}), lambda n, r: nested(tuples) if n.endswith("data.pkl") else r)
+    else:
+        good = io.BytesIO(legacy({}))
+        for _ in range(3):
+            pickle.load(good)
+        content = good.getvalue()[: good.tell()] + nested(tuples) + pickle.dumps([], 2)
+    (tmp_path / "a.pth").write_bytes(content)
+    with within(20), pytest.raises(UserError, match="nests too many tuples"):
+        read_state_dict(tmp_path / "a.pth")
+
+
+@given(content=PLAIN, protocol=st.integers(0, pickle.HIGHEST_PROTOCOL))
+@settings(max_examples=200, deadline=None)
+def test_any_plain_pickle_is_looked_through(content, protocol):
+    file = io.BytesIO(pickle.dumps(content, protocol) + b"next")
+    require_shallow(file)
+    assert file.read() == b"next"
 
 
 def test_folders_and_files_that_cannot_be_opened(tmp_path, monkeypatch):

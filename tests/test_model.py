@@ -204,5 +204,28 @@ def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(UserError, match="resnet50-0676ba61.pth.*or set `pretrained`"):
         build_resnet("resnet50", pretrained="imagenet")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.write_bytes(b"PK\x03\x04 a part")
+    with pytest.raises(UserError, match="resnet50-0676ba61.pth: not a complete checkpoint .*; copy it again"):
+        build_resnet("resnet50", pretrained="imagenet")
     with pytest.raises(UserError, match="no ImageNet weights of resnet10"):
         build_resnet("resnet10", pretrained="imagenet")
+
+
+def test_imagenet_weights_that_are_there_are_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("downloaded"))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    there = build_resnet("resnet18")
+    torch.save({**there.state_dict(), "fc.weight": torch.zeros(1000, 512)}, cached)
+    found = build_resnet("resnet18", pretrained="imagenet")
+    torch.testing.assert_close(found.conv1.weight, there.conv1.weight)
+
+
+def test_foreign_names_cannot_break_the_line(tmp_path):
+    torch.save({**build_resnet("resnet10").state_dict(), "a\n\x1b[31mb": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="does not hold the weights") as error:
+        build_resnet("resnet10", pretrained=str(tmp_path / "x.pth"))
+    assert str(error.value).isprintable()

@@ -27,3 +27,9 @@ def shown(value: object) -> str:
 def shown_name(name: object) -> str:
     """A name as it is, where it is short and printable; else as :func:`shown`."""
     return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 120 else shown(name)
+
+
+def reason(error: Exception, most: int = 200) -> str:
+    """What ``error`` says, on one printable line of at most ``most`` characters; its type where it says nothing."""
+    message = "".join(filter(str.isprintable, " ".join(str(error).split())))
+    return message[:most] or type(error).__name__

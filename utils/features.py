@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import write_atomically
 
 MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1
@@ -79,8 +79,7 @@ class Features:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file of features") from None
         except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
-            reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[:200] or type(error).__name__
-            raise UserError(f"{path}: not a file of features ({reason}); save it again") from None
+            raise UserError(f"{path}: not a file of features ({reason(error)}); save it again") from None
 
 
 KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # by numpy's letters
