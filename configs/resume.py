@@ -4,6 +4,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from configs.default import strategy_cfg
 from configs.yaml_file import read_yaml
 from utils.errors import UserError, shown
 
@@ -31,13 +32,14 @@ def check_resume(cfg: CfgNode) -> str:
         if cfg.dataset == "regdb" and cfg.test_only:
             return f"{unknown}: make sure that {cfg.resume} was trained on trial {cfg.trial}, not on its test images"
         return ""
-    if trained["dataset"] == cfg.dataset == "regdb" and trained.get("trial") != cfg.trial:
-        trial = shown(trained.get("trial"))
+    trial = trained.get("trial", strategy_cfg.trial)
+    if trained["dataset"] == cfg.dataset == "regdb" and trial != cfg.trial:
+        trial = shown(trial)
         raise UserError(
             f"{cfg.resume}: was trained on RegDB's trial {trial} ({beside}), and half of trial {cfg.trial}'s test"
             f" identities with it; set trial {trial} or resume a checkpoint of trial {cfg.trial}"
         )
-    num_id = trained.get("num_id")
+    num_id = trained.get("num_id", cfg.num_id)
     if cfg.test_only and trained["dataset"] != cfg.dataset and num_id != cfg.num_id:
         dataset = shown(trained["dataset"])
         raise UserError(

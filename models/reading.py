@@ -22,7 +22,6 @@ ADVICE = (
     "Check the documentation",
 )
 OLD_PICKLES = 5  # magic number, version, system, the object, the names of its storages
-AGAIN = "copy it again, or save model.state_dict() and nothing else"
 SAVE_ALONE = "save it alone, with torch.save, to a file of its own"
 
 
@@ -53,7 +52,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of what is refused anyway
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on a damaged file
-        raise UserError(f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); {AGAIN}") from None
+        raise _unreadable(path, error) from None
     check_state(state, path, size=path.stat().st_size)
     return dict(state)
 
@@ -69,6 +68,8 @@ def _check_archive(path: Path) -> None:
             if unpacked > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise UserError(f"{path}: is a compressed archive, which torch.save never writes; not opened")
             damaged = archive.testzip()
+            if damaged:
+                raise UserError(f"{path}: is damaged (wrong checksum of {shown_name(damaged)}); copy it again")
             for entry in entries:
                 if entry.filename.lower().endswith("data.pkl"):  # torch, too, pays no regard to capitals
                     with archive.open(entry) as pickled:
@@ -77,8 +78,6 @@ def _check_archive(path: Path) -> None:
         raise
     except Exception as error:  # zipfile, too, raises nearly anything on a damaged file
         raise UserError(f"{path}: not a complete checkpoint ({_reason(error)}); copy it again") from None
-    if damaged:
-        raise UserError(f"{path}: is damaged (wrong checksum of {shown_name(damaged)}); copy it again")
 
 
 def _check_bare(path: Path) -> None:
@@ -92,7 +91,14 @@ def _check_bare(path: Path) -> None:
     except UserError:
         raise
     except Exception as error:  # pickletools, too, raises nearly anything
-        raise UserError(f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); {AGAIN}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: not a readable checkpoint of tensors alone ({_reason(error)}); copy it again, or save"
+        " model.state_dict() and nothing else"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -284,6 +284,7 @@ def test_another_data_set_with_other_classes_is_refused(state, words, tmp_path, 
     ("text", "note"),
     [
         ("dataset: regdb\ntrial: 1\n", ""),
+        ("dataset: sysu\nnum_id: 6\n", "trained with dataset 'sysu', now 'regdb'"),
         ("dataset: regdb\ntrial: 1\ndrop_last_stride: true\n", "trained with drop_last_stride True, now False"),
         (None, "there is no"),
         ("anything: 1", "says nothing of a data set"),
@@ -357,7 +358,8 @@ def fuzz(kind: str, count: int, tmp_path: Path) -> None:
 
 
 KINDS = ["archive", "old", "pickle"]
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of torch, on what is outdated
+# of torch and pickletools, on what is outdated or damaged
+pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("Future", "User", "Deprecation")))
 
 
 @pytest.mark.parametrize("kind", KINDS)
