@@ -5,7 +5,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from configs.default import strategy_cfg
-from configs.yaml_file import read_yaml
+from configs.yaml_file import decode, read_yaml
 from utils.errors import UserError, shown
 
 # weights do not show these, but a network tested with others than it was trained with performs worse
@@ -32,14 +32,14 @@ def check_resume(cfg: CfgNode) -> str:
         if cfg.dataset == "regdb" and cfg.test_only:
             return f"{unknown}: make sure that {cfg.resume} was trained on trial {cfg.trial}, not on its test images"
         return ""
-    trial = trained.get("trial", strategy_cfg.trial)
+    trial = _plain(trained.get("trial", strategy_cfg.trial))
     if trained["dataset"] == cfg.dataset == "regdb" and trial != cfg.trial:
         trial = shown(trial)
         raise UserError(
             f"{cfg.resume}: was trained on RegDB's trial {trial} ({beside}), and half of trial {cfg.trial}'s test"
             f" identities with it; set trial {trial} or resume a checkpoint of trial {cfg.trial}"
         )
-    num_id = trained.get("num_id", cfg.num_id)
+    num_id = _plain(trained.get("num_id", cfg.num_id))
     if cfg.test_only and trained["dataset"] != cfg.dataset and num_id != cfg.num_id:
         dataset = shown(trained["dataset"])
         raise UserError(
@@ -61,4 +61,6 @@ def _read(path: Path) -> tuple[dict[str, object], str]:
 
 
 def _plain(value: object) -> object:
+    """As it is compared: YAML has lists where the configuration has tuples, or text such as ``(384, 192)``."""
+    value = decode(value) if isinstance(value, str) else value
     return list(value) if isinstance(value, tuple) else value

@@ -283,7 +283,7 @@ def test_another_data_set_with_other_classes_is_refused(state, words, tmp_path, 
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("dataset: regdb\ntrial: 1\n", ""),
+        ("dataset: regdb\ntrial: '1'\nimage_size: (64, 32)\n", ""),
         ("dataset: sysu\nnum_id: 6\n", "trained with dataset 'sysu', now 'regdb'"),
         ("dataset: regdb\ntrial: 1\ndrop_last_stride: true\n", "trained with drop_last_stride True, now False"),
         (None, "there is no"),
@@ -298,6 +298,7 @@ def test_what_is_known_of_the_training_is_logged(text, note, state, words, tmp_p
     output = ("output_dir", str(tmp_path / "runs"))
     log = (run(tmp_path, *words, "test_only", "true", "mser", "false", "resume", path, *output) / "log.txt").read_text()
     assert note in log
+    assert note or "trained with" not in log
     assert ("make sure that" in log) == bool(note and "trained" not in note)
 
 
