@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from configs import get_config, get_continued_config
+from configs import check_resume, get_config, get_continued_config
 from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         cfg = get_continued_config(run.folder / CONFIG, arguments.overrides)
     else:
         cfg = get_config(arguments.cfg, arguments.overrides)
+    origin = check_resume(cfg) if not goes_on else ""
     device = select_device(arguments.gpu)
     seed = seed_everything(run.conditions["seed"] if run else arguments.seed, deterministic=cfg.deterministic)
 
@@ -67,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     test_set = build_dataset(cfg, "test")
     model = build_model(cfg, pretrained="none" if cfg.resume or goes_on else None)
     report = load_weights(model, cfg.resume) if cfg.resume and not goes_on else None
-    if report and cfg.test_only:
-        report.require_testable(cfg.resume)
+    if report:
+        report.require_same_network(cfg.resume)
     place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
@@ -89,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         logger.info(dataset.summary())
     if report:
         logger.info("weights from %s: %s", cfg.resume, report)
+    if origin:
+        logger.info("%s", origin)
 
     results = {}
     if training is not None:

@@ -2,5 +2,6 @@
 
 from configs.continuing import get_continued_config
 from configs.loading import get_config
+from configs.resume import check_resume
 
-__all__ = ["get_config", "get_continued_config"]
+__all__ = ["check_resume", "get_config", "get_continued_config"]

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from unicodedata import category
 
 from yacs.config import CfgNode
 
-from utils.errors import UserError
+from utils.errors import UserError, shown
 
 IDENTITY_SAMPLERS = ("norm_triplet", "cross_modality_identity", "identity_cross_modality")  # draw P x K
 
@@ -20,47 +21,49 @@ CHOICES = {
     "amp_backend": ("torch", "apex"),
 }
 
+NOT_IN_NAMES = set('/\\:*?"<>|')  # separators, and what other systems do not allow
+
 Rule = tuple[Callable[[object], bool], str]
 
 
-def _at_least(low: float) -> Rule:
-    return lambda value: low <= value < math.inf, f"at least {low}"
+def _within(low: float, high: float) -> Rule:
+    return lambda value: low <= value <= high, f"at least {low} and at most {high}"
 
 
 def _above(low: float) -> Rule:
     return lambda value: low < value < math.inf, f"a finite number above {low}"
 
 
+# the upper bounds are far beyond any use: they keep slips of the keyboard from exhausting memory or processes
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        (
-            "p_size",
-            "k_size",
-            "batch_size",
-            "mda_m",
-            "mda_ratio",
-            "log_period",
-            "num_id",
-            "num_cam",
-            "mser_k1",
-            "mser_k2",
-            "test_batch_size",
-        ),
-        _at_least(1),
-    ),
-    **dict.fromkeys(
-        ("padding", "num_epoch", "start_eval", "eval_interval", "num_workers", "wd", "checkpoint_minutes"), _at_least(0)
-    ),
+    **dict.fromkeys(("p_size", "k_size", "mda_m", "mda_ratio", "num_cam"), _within(1, 4096)),
+    **dict.fromkeys(("batch_size", "test_batch_size"), _within(1, 65536)),
+    **dict.fromkeys(("num_id", "mser_k1", "mser_k2", "log_period"), _within(1, 10**6)),
+    **dict.fromkeys(("num_epoch", "start_eval", "eval_interval"), _within(0, 10**6)),
+    **dict.fromkeys(("padding", "num_workers"), _within(0, 1024)),
+    **dict.fromkeys(("wd", "checkpoint_minutes"), (lambda value: 0 <= value < math.inf, "a finite number, at least 0")),
     "lr": _above(0),
     "mser_lambda": (lambda value: 0 <= value <= 1, "between 0 and 1"),
     "trial": (lambda value: 1 <= value <= 10, "between 1 and 10"),
     # five halvings: a smaller image would leave nothing of the last stage
-    "image_size": (lambda size: len(size) == 2 and min(size) >= 32, "(height, width), both at least 32"),
-    "lr_step": (
-        lambda steps: list(steps) == sorted(set(steps)) and all(step >= 1 for step in steps),
-        "ascending epochs, each at least 1",
+    "image_size": (
+        lambda size: len(size) == 2 and min(size) >= 32 and max(size) <= 4096,
+        "(height, width), both at least 32 and at most 4096",
     ),
-    "prefix": (lambda name: name not in ("", ".", "..") and not set(name) & set("/\\\0"), "a plain file name"),
+    "lr_step": (
+        lambda steps: list(steps) == sorted(set(steps)) and all(1 <= step <= 10**6 for step in steps),
+        "ascending epochs, each at least 1 and at most 1000000",
+    ),
+    # room for the time and the description in a name of at most 255 bytes
+    "prefix": (
+        lambda name: (
+            name.isprintable()
+            and name[:1] not in ("", ".", "-")
+            and not set(name) & NOT_IN_NAMES
+            and len(name.encode()) <= 100
+        ),
+        "a plain file name of at most 100 bytes, without a dot or dash in front",
+    ),
     "output_dir": (lambda name: bool(name), "a folder"),
     "data_root": (lambda name: bool(name), "a folder"),
     "pretrained": (lambda name: bool(name), "imagenet, none, or a file"),
@@ -96,12 +99,15 @@ TOGETHER: tuple[tuple[Callable[[CfgNode], bool], str, str], ...] = (
 
 def nearest(name: object, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the valid name most like ``name``, or an empty string."""
-    matches = get_close_matches(str(name).lower(), list(valid), n=1, cutoff=0.4)
+    matches = get_close_matches(str(name)[:100].lower(), list(valid), n=1, cutoff=0.4)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def check_values(cfg: CfgNode, sources: Mapping[str, str]) -> None:
     """Raise ``UserError`` for the first value that cannot work; ``sources`` says where each given key came from."""
+    for key, value in cfg.items():
+        if isinstance(value, str) and any(category(character) in ("Cc", "Cs") for character in value):
+            raise UserError(f"{_given(cfg, key, sources)} should be text without control characters")
     for key, choices in CHOICES.items():
         if cfg[key] not in choices:
             raise UserError(
@@ -116,4 +122,4 @@ def check_values(cfg: CfgNode, sources: Mapping[str, str]) -> None:
 
 
 def _given(cfg: CfgNode, key: str, sources: Mapping[str, str]) -> str:
-    return f"{key}: {cfg[key]!r} ({sources.get(key, 'default')})"
+    return f"{key}: {shown(cfg[key])} ({sources.get(key, 'default')})"

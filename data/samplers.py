@@ -52,7 +52,9 @@ class EpochSampler(Sampler[list[int]]):
         """Draw the batches of ``epoch``, which counts from 1."""
         self.start = 0
         random = np.random.default_rng([self.seed, epoch])
-        self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
+        self.batches = np.empty((0, 0), dtype=np.int64)
+        if len(self.labels):
+            self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
         if not len(self.batches):
             raise UserError(
                 f"sample_method: {self.method!r} finds no complete batch in {len(self.labels)} images of"

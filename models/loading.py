@@ -1,4 +1,4 @@
-"""Reading checkpoints and loading them into a model, with a report of what fitted."""
+"""Loading checkpoints into a model, with a report of what fitted."""
 
 import logging
 from collections.abc import Mapping
@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from models.reading import check_state, read_state_dict
+from utils.errors import UserError, shown_name
 
 logger = logging.getLogger(__name__)
 
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 UNUSED = ("backbone.fc.",)  # in released checkpoints, never used by the network
 
 
@@ -22,50 +24,33 @@ class LoadReport:
     loaded: tuple[str, ...]
     missing: tuple[str, ...]  # the model has it, the checkpoint does not
     unexpected: tuple[str, ...]  # the checkpoint has it, the model does not
-    mismatched: tuple[str, ...]  # both have it, in different shapes; the model keeps its own
+    mismatched: tuple[str, ...]  # both have it, in different shapes or kinds of number; the model keeps its own
+    wrapper: str = ""  # taken away from the front of every name
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in vars(self).items())
+        kinds = {kind: getattr(self, kind) for kind in ("loaded", "missing", "unexpected", "mismatched")}
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
         details = [
-            f"{kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-            for kind, names in vars(self).items()
+            f"{kind}: {', '.join(map(shown_name, names[:5]))}{' ...' if len(names) > 5 else ''}"
+            for kind, names in kinds.items()
             if names and kind != "loaded"
         ]
-        return "; ".join([counts, *details])
+        return "; ".join([counts, *details, *([f"names without their {self.wrapper!r}"] if self.wrapper else [])])
 
-    def require_testable(self, source: str | Path) -> None:
-        """Raise ``UserError`` unless all but the classifier, which testing does not use, fitted one to one."""
+    def require_same_network(self, source: str | Path) -> None:
+        """Raise ``UserError`` unless all but the classifier, which belongs to the identities, fitted one to one."""
         if self.unexpected:
             raise UserError(
-                f"{source}: holds {self.unexpected[0]} ({len(self.unexpected)} such names), unknown to this model; is"
-                " it a checkpoint of this architecture (backbone)?"
+                f"{source}: holds {shown_name(self.unexpected[0])} ({len(self.unexpected)} such names), unknown to this"
+                " model; is it a checkpoint of this architecture (backbone)?"
             )
         lacking = [name for name in self.missing + self.mismatched if not name.startswith("classifier.")]
         if lacking:
-            kind = "lacks" if lacking[0] in self.missing else "has another shape of"
+            kind = "lacks" if lacking[0] in self.missing else "has another shape or type of"
             raise UserError(
                 f"{source}: {kind} {lacking[0]} ({len(lacking)} such names); is it a checkpoint of this architecture"
                 " (backbone, mda_m)?"
             )
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """A bare state dict, on the CPU; only tensors and plain types are read, never code.
-
-    Raises:
-        UserError: no such file, a damaged one, or one that is no state dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly anything on a damaged file
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: not a readable checkpoint of tensors alone ({reason})") from None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: not a bare state dict of tensors")
-    return dict(state)
 
 
 def same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -85,19 +70,36 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     """
     given = path_or_state_dict
     source = given if isinstance(given, str | Path) else "state dict"
-    state = read_state_dict(given) if isinstance(given, str | Path) else dict(given)
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{source}: not a bare state dict of tensors")
+    if isinstance(given, str | Path):
+        state = read_state_dict(given)
+    else:
+        check_state(given, source)
+        state = dict(given)
+    state, wrapper = _unwrapped(state)
     own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    fitting = {name: value for name, value in state.items() if name in own and _fits(value, own[name])}
     report = LoadReport(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in state),
         unexpected=tuple(name for name in state if name not in own and not name.startswith(UNUSED)),
         mismatched=tuple(name for name in state if name in own and name not in fitting),
+        wrapper=wrapper,
     )
     if not fitting:
         raise UserError(f"{source}: no name in it belongs to this model ({report})")
     model.load_state_dict(fitting, strict=False)
     logger.info("weights from %s: %s", source, report)
     return report
+
+
+def _fits(value: Tensor, own: Tensor) -> bool:
+    return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The state dict with the names of the plain model, and what stood before them."""
+    state, removed = dict(state), ""
+    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), ""):
+        state = {name.removeprefix(wrapper): value for name, value in state.items()}
+        removed += wrapper
+    return state, removed

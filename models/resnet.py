@@ -9,7 +9,7 @@ from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNe
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.loading import read_state_dict
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 # name -> block, blocks per stage, ImageNet weights
 BACKBONES = {
@@ -52,11 +52,13 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
     if weights is None:
         raise UserError(f"pretrained: there are no ImageNet weights of {name}; set `pretrained none`")
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    if file.is_file():
+        return read_state_dict(file)  # it may be only a part of what was to be copied there
     try:
         return weights.get_state_dict(check_hash=True, progress=False, map_location="cpu", weights_only=True)
     except (URLError, OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"pretrained: the ImageNet weights cannot be had ({' '.join(str(error).split())}); put {weights.url} to"
+            f"pretrained: the ImageNet weights cannot be had ({reason(error)}); put {weights.url} to"
             f" {file}, or set `pretrained` to a file or to none"
         ) from None
 
@@ -66,6 +68,4 @@ def _load(network: ResNet, state: dict[str, torch.Tensor], *, source: str) -> No
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(
-            f"pretrained: {source} does not hold the weights of this backbone ({' '.join(str(error).split())[:300]})"
-        ) from None
+        raise UserError(f"pretrained: {source} does not hold the weights of this backbone ({reason(error)})") from None

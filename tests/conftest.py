@@ -1,6 +1,9 @@
 """Shared fixtures: golden values and small synthetic data sets, rendered once per test run."""
 
 import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import utils  # noqa: F401 - before torch, see there
@@ -31,6 +34,22 @@ def golden_cases(name: str) -> list[dict[str, np.ndarray]]:
             if field:
                 cases.setdefault(int(case), {})[field] = arrays[key]
     return [cases[number] for number in sorted(cases)]
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fail what hangs."""
+
+    def late(*_):
+        pytest.fail(f"took more than {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.fixture(scope="session")

@@ -143,22 +143,22 @@ def test_load_report(small):
     assert report.unexpected == ("surplus",)
     assert len(report.loaded) == len(state) - 2
     with pytest.raises(UserError, match="surplus"):
-        report.require_testable("file")
+        report.require_same_network("file")
     del state["surplus"]
     with pytest.raises(UserError, match="bn_neck.weight"):
-        load_weights(small, state).require_testable("file")
+        load_weights(small, state).require_same_network("file")
 
 
 def test_a_larger_network_cannot_be_tested_as_a_smaller_one(small):
     report = load_weights(small, MCJA(5, backbone="resnet18").state_dict())
     with pytest.raises(UserError, match="unknown to this model"):
-        report.require_testable("file")
+        report.require_same_network("file")
 
 
 def test_another_classifier_can_be_tested(small):
     report = load_weights(MCJA(9, backbone="resnet10"), small.state_dict())
     assert report.mismatched == ("classifier.weight",)
-    report.require_testable("file")
+    report.require_same_network("file")
 
 
 def test_loading_copies_the_weights(small, tmp_path):
@@ -204,5 +204,28 @@ def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(UserError, match="resnet50-0676ba61.pth.*or set `pretrained`"):
         build_resnet("resnet50", pretrained="imagenet")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.write_bytes(b"PK\x03\x04 a part")
+    with pytest.raises(UserError, match="resnet50-0676ba61.pth: not a complete checkpoint .*; copy it again"):
+        build_resnet("resnet50", pretrained="imagenet")
     with pytest.raises(UserError, match="no ImageNet weights of resnet10"):
         build_resnet("resnet10", pretrained="imagenet")
+
+
+def test_imagenet_weights_that_are_there_are_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("downloaded"))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    there = build_resnet("resnet18")
+    torch.save({**there.state_dict(), "fc.weight": torch.zeros(1000, 512)}, cached)
+    found = build_resnet("resnet18", pretrained="imagenet")
+    torch.testing.assert_close(found.conv1.weight, there.conv1.weight)
+
+
+def test_foreign_names_cannot_break_the_line(tmp_path):
+    torch.save({**build_resnet("resnet10").state_dict(), "a\n\x1b[31mb": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="does not hold the weights") as error:
+        build_resnet("resnet10", pretrained=str(tmp_path / "x.pth"))
+    assert str(error.value).isprintable()

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -151,3 +152,133 @@ def test_no_complete_batch_is_refused(method):
 def test_unknown_sampler_names_the_choices():
     with pytest.raises(ValueError, match="unknown sampler 'triplet'; choose from norm_triplet, none"):
         sampler("triplet", np.zeros(4), np.zeros(4))
+
+
+class Layout(NamedTuple):
+    """Images of any identities in any modalities, and any batch."""
+
+    labels: np.ndarray
+    infrared: np.ndarray
+    sizes: Sizes
+
+    def sampler(self, method: str, seed: int) -> EpochSampler:
+        return EpochSampler(self.labels, self.infrared, method=method, sizes=self.sizes, seed=seed)
+
+
+@st.composite
+def layouts(draw) -> Layout:
+    images = draw(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60))
+    labels = np.array([label for label, _ in images], dtype=np.int64)
+    infrared = np.array([side for _, side in images], dtype=bool)
+    # of halves, as the configuration demands
+    return Layout(
+        labels, infrared, Sizes(draw(st.integers(1, 4)), 2 * draw(st.integers(1, 4)), 2 * draw(st.integers(1, 9)))
+    )
+
+
+def check_none(layout: Layout, batches: np.ndarray) -> None:
+    images = batches.ravel().tolist()
+    assert len(set(images)) == len(images)  # no image twice
+    assert len(batches) == len(layout.labels) // layout.sizes.batch_size
+
+
+def check_norm_triplet(layout: Layout, batches: np.ndarray) -> None:
+    uses = Counter(batches.ravel().tolist())
+    for batch in batches:
+        groups = layout.labels[batch].reshape(layout.sizes.p_size, layout.sizes.k_size)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0])) == layout.sizes.p_size
+    counts = Counter(layout.labels.tolist())
+    for image, times in uses.items():  # twice only where an identity cannot fill a group, which is dealt once
+        assert times == 1 or counts[layout.labels[image]] < layout.sizes.k_size
+    for label, count in Counter(layout.labels[batches].ravel().tolist()).items():
+        assert count <= max(layout.sizes.k_size, counts[label])
+
+
+def check_cross_modality_random(layout: Layout, batches: np.ndarray) -> None:
+    uses = Counter(batches.ravel().tolist())
+    larger = layout.infrared.mean() > 0.5
+    for batch in batches:
+        visible, thermal = np.split(batch, 2)
+        assert not layout.infrared[visible].any()
+        assert layout.infrared[thermal].all()
+    assert all(times == 1 for image, times in uses.items() if layout.infrared[image] == larger)
+    scarce = [times for image, times in uses.items() if layout.infrared[image] != larger]
+    few, many = sorted((layout.infrared.sum(), (~layout.infrared).sum()))
+    assert max(scarce) <= -(-many // few)
+
+
+def check_cross_modality_identity(layout: Layout, batches: np.ndarray) -> None:
+    half = layout.sizes.k_size // 2
+    for batch in batches:
+        visible, thermal = (side.reshape(layout.sizes.p_size, half) for side in np.split(batch, 2))
+        assert not layout.infrared[visible].any()
+        assert layout.infrared[thermal].all()
+        assert (layout.labels[visible] == layout.labels[thermal]).all()
+        assert len(set(layout.labels[visible[:, 0]].tolist())) == layout.sizes.p_size
+        for group in (*visible, *thermal):
+            there = layout.labels == layout.labels[group[0]]
+            there &= layout.infrared == layout.infrared[group[0]]
+            assert len(set(group.tolist())) == half or there.sum() < half  # twice only where there are fewer
+
+
+def check_identity_cross_modality(layout: Layout, batches: np.ndarray) -> None:
+    half = layout.sizes.k_size // 2
+    uses = Counter(batches.ravel().tolist())
+    for batch in batches:
+        assert layout.infrared[batch[0::2]].all()
+        assert not layout.infrared[batch[1::2]].any()
+        groups = layout.labels[batch].reshape(layout.sizes.p_size, layout.sizes.k_size)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0])) == layout.sizes.p_size
+    for image, times in uses.items():
+        there = (layout.labels == layout.labels[image]) & (layout.infrared == layout.infrared[image])
+        assert times == 1 or there.sum() < half
+
+
+CHECKS = {
+    "none": check_none,
+    "norm_triplet": check_norm_triplet,
+    "cross_modality_random": check_cross_modality_random,
+    "cross_modality_identity": check_cross_modality_identity,
+    "identity_cross_modality": check_identity_cross_modality,
+}
+
+
+def test_every_sampler_has_its_check():
+    assert CHECKS.keys() == SAMPLERS.keys()
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+@given(layout=layouts(), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_any_layout_keeps_what_the_method_promises_or_is_refused(method, layout, seed):
+    before = layout.labels.copy(), layout.infrared.copy()
+    try:
+        drawn = layout.sampler(method, seed)
+    except UserError as error:
+        assert str(error).startswith("sample_method: ")
+        assert str(error).isprintable()
+        return
+    size = layout.sizes.p_size * layout.sizes.k_size if method in IDENTITY_SAMPLERS else layout.sizes.batch_size
+    lists = {}
+    for epoch in (1, 2, 5):
+        drawn.set_epoch(epoch)
+        lists[epoch] = list(drawn)
+        assert len(drawn) == len(lists[epoch]) > 0
+        batches = np.array(lists[epoch])
+        assert batches.shape == (len(drawn), size)
+        assert 0 <= batches.min() <= batches.max() < len(layout.labels)
+        CHECKS[method](layout, batches)
+    again = layout.sampler(method, seed)
+    for epoch in (5, 1, 2):  # whatever came before
+        again.set_epoch(epoch)
+        assert list(again) == lists[epoch]
+    assert (before[0] == layout.labels).all()
+    assert (before[1] == layout.infrared).all()
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_no_image_at_all_is_refused(method):
+    with pytest.raises(UserError, match="no complete batch in 0 images"):
+        sampler(method, np.array([], dtype=int), np.array([], dtype=bool))

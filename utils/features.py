@@ -1,14 +1,16 @@
 """Features of test images, extracted once and scored many times."""
 
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import write_atomically
 
+MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1
 SPECTRA = ("original", "red", "green", "blue")
 
 
@@ -26,12 +28,14 @@ class Features:
     spectra: dict[str, np.ndarray]
 
     def __post_init__(self):
+        for name in ("paths", "identities", "cameras"):
+            if getattr(self, name).ndim != 1:
+                raise ValueError(f"{name} should have one dimension")
+        if any(values.ndim != 2 for values in self.spectra.values()):
+            raise ValueError("the features of a spectrum should be (images, dimensions)")
         lengths = {len(self.identities), len(self.cameras), *map(len, self.spectra.values())} | {len(self.paths)}
         if len(lengths) != 1 or "original" not in self.spectra:
             raise ValueError("features need paths, identities, cameras and 'original' of one length")
-
-        if any(values.ndim != 2 for values in self.spectra.values()):
-            raise ValueError("the features of a spectrum should be (images, dimensions)")
         if len({values.shape[1] for values in self.spectra.values()}) != 1:
             raise ValueError("the spectra's features should have equally many dimensions")
 
@@ -65,11 +69,35 @@ class Features:
         Raises:
             UserError: no such file, not an ``.npz``, or arrays that are missing or do not belong together.
         """
+        path = Path(path)
         try:
+            _refuse_bomb(path)
             with np.load(path, allow_pickle=False) as arrays:
-                spectra = {name: arrays[name] for name in SPECTRA if name in arrays}
-                return cls(arrays["paths"], arrays["identities"], arrays["cameras"], spectra)
+                lacking = [name for name in ("paths", "identities", "cameras", "original") if name not in arrays]
+                if lacking:
+                    raise ValueError(f"it lacks the array {lacking[0]}")
+                spectra = {name: _of_kind(arrays, name, "fiu") for name in SPECTRA if name in arrays}
+                known = (_of_kind(arrays, name, "iu").astype(np.int64) for name in ("identities", "cameras"))
+                return cls(_of_kind(arrays, "paths", "U"), *known, spectra)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file of features") from None
         except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
-            raise UserError(f"{path}: not a file of features ({' '.join(str(error).split())})") from None
+            raise UserError(f"{path}: not a file of features ({reason(error)}); save it again") from None
+
+
+KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # by numpy's letters
+
+
+def _of_kind(arrays: Mapping[str, np.ndarray], name: str, kinds: str) -> np.ndarray:
+    values = arrays[name]
+    if values.dtype.kind not in kinds:
+        raise ValueError(f"{name} should hold {KINDS[kinds]}, not {values.dtype}")
+    return values
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise ``ValueError`` for an archive that would unpack to far more than features can be compressed."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MOST_SMALL and unpacked > MOST_RATIO * path.stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked / 1e9:.1f} GB")

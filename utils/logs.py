@@ -21,7 +21,7 @@ def set_up_logging(file: Path | None = None) -> None:
     terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # what ends a program goes to standard error
     handlers: list[logging.Handler] = [terminal]
     if file is not None:
-        handlers.append(LogFile(file, encoding="utf-8"))
+        handlers.append(LogFile(file, encoding="utf-8", errors="backslashreplace"))
     logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
     # ignite repeats as an error line what is raised and then reported once
     logging.getLogger("ignite").setLevel(logging.CRITICAL)

@@ -79,6 +79,9 @@ def _read_conditions(path: Path) -> dict[str, object]:
     return conditions
 
 
+MOST_BYTES = 100  # of the description; file systems allow 255 for the whole name
+
+
 def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "") -> Path:
     """Make ``<output_dir>/<dataset>/<prefix>_Time-<YYYY-MM-DD_hh-mm-ss>[_<desc>]``; no two runs ever share one.
 
@@ -90,7 +93,8 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
     parent = Path(output_dir) / dataset
     name = f"{prefix}_Time-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if desc:
-        name += "_" + re.sub(r"[^\w.+=,-]+", "-", desc)[:100]
+        plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MOST_BYTES]
+        name += "_" + plain.decode(errors="ignore")  # a character that is cut in two goes
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in count(1):
