@@ -13,7 +13,7 @@ from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
-from engine.evaluator import Evaluator
+from engine.evaluator import Evaluator, require_testable
 from models import MCJA, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from utils.cli import Parser, run_program
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     # everything that can fail on what the user gave comes before the run's folder is made
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
+    require_testable(test_set)
     model = build_model(cfg, pretrained="none" if cfg.resume else None)
     if cfg.resume:
         report = load_weights(model, cfg.resume)

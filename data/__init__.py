@@ -12,9 +12,12 @@ from data.loaders import Loader, train_loader
 from data.regdb import RegDB
 from data.samplers import EpochSampler, Sizes
 from data.sysu import SYSU
+from data.unreadable import leave_out_unreadable
 from utils.errors import UserError
 
-__all__ = ["DATASETS", "build_augment", "build_dataset", "build_train_loader", "cache_images"]
+__all__ = [
+    "DATASETS", "build_augment", "build_dataset", "build_sampler", "build_train_loader", "cache_folder", "cache_images",
+]  # fmt: skip
 
 DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
@@ -29,19 +32,29 @@ def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
             f"num_id: {cfg.num_id}, but {cfg.data_root} has {dataset.num_identities} training identities;"
             f" set num_id {dataset.num_identities}"
         )
+    if split == "train" and cfg.skip_unreadable:  # a test set that lacks images would not be the published one
+        leave_out_unreadable(dataset, num_workers=cfg.num_workers)
     return dataset
 
 
 def cache_images(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> None:
     """Put the configured cache, built where there is none, in the place of the image files."""
     if cfg.cache != "none":
-        folder = Path(cfg.cache_dir) if cfg.cache_dir else Path(cfg.output_dir) / "cache"
+        folder = cache_folder(cfg)
         dataset.source = cached_source(dataset, cfg.cache, folder=folder, device=device, num_workers=cfg.num_workers)
 
 
-def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
+def cache_folder(cfg: CfgNode) -> Path:
+    return Path(cfg.cache_dir) if cfg.cache_dir else Path(cfg.output_dir) / "cache"
+
+
+def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSampler:
     sizes = Sizes(cfg.p_size, cfg.k_size, cfg.batch_size)
-    sampler = EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
+    return EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
+
+
+def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
+    sampler = build_sampler(cfg, dataset, seed=seed)
     cache_images(cfg, dataset, device)  # last, because it may take long
     return train_loader(dataset, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
 

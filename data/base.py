@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -97,13 +97,22 @@ class ReIDDataset(Dataset, ABC):
         self.split = split
         self.image_size = tuple(image_size)
         self.trial = trial
-        self.samples = self.list_samples()
+        self.left_out: list[str] = []  # why images of the lists are no samples, a line each
+        self._set_samples(self.list_samples())
+
+    def _set_samples(self, samples: list[Sample]) -> None:
+        self.samples = samples
         self.paths = np.array([sample.path for sample in self.samples])
         self.identities = np.array([sample.identity for sample in self.samples], dtype=np.int64)
         self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
         self.infrared = is_infrared(self.camera_ids)
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.source: ImageSource = ImageFiles([self.root / sample.path for sample in self.samples], self.image_size)
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Take the images at these positions out of the samples, for reasons that the summary gives; labels stay."""
+        self.left_out += reasons.values()
+        self._set_samples([sample for position, sample in enumerate(self.samples) if position not in reasons])
 
     @abstractmethod
     def list_samples(self) -> list[Sample]:
@@ -138,4 +147,7 @@ class ReIDDataset(Dataset, ABC):
             identities = len(np.unique(self.identities[self.camera_ids == camera]))
             lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
         lines.append(f"  images: {self.source}")
+        if self.left_out:
+            lines.append(f"  left out, because they cannot be read: {len(self.left_out)} images")
+            lines += [f"    {reason}" for reason in self.left_out]
         return "\n".join(lines)
