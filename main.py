@@ -14,7 +14,7 @@ from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator, require_testable
-from models import MCJA, build_model, load_weights
+from models import MCJA, LoadReport, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from utils.cli import Parser, run_program
 from utils.errors import UserError
@@ -52,11 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
     require_testable(test_set)
-    model = build_model(cfg, pretrained="none" if cfg.resume else None)
-    if cfg.resume:
-        report = load_weights(model, cfg.resume)
-        if cfg.test_only:
-            report.require_testable(cfg.resume)
+    model, report = build_loaded_model(cfg)
     place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
@@ -75,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     logger.info("configuration:\n%s", cfg.dump().rstrip())
     for dataset in filter(None, (train_set, test_set)):
         logger.info(dataset.summary())
-    if cfg.resume:
+    if report is not None:
         logger.info("weights from %s: %s", cfg.resume, report)
 
     if training is not None:
@@ -85,6 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     results = test(cfg, evaluator, model, folder, trained=training is not None)
     write_results(folder, results, {"config": dict(cfg), **conditions})
     return 0
+
+
+def build_loaded_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
+    """The network with the weights that it starts from, and how those of ``resume`` fitted."""
+    model = build_model(cfg, pretrained="none" if cfg.resume else None)
+    report = load_weights(model, cfg.resume) if cfg.resume else None
+    if report is not None and cfg.test_only:
+        report.require_testable(cfg.resume)
+    return model, report
 
 
 def test(cfg: CfgNode, evaluator: Evaluator, model: MCJA, folder: Path, *, trained: bool) -> dict[str, Results]:

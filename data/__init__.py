@@ -12,29 +12,52 @@ from data.loaders import Loader, train_loader
 from data.regdb import RegDB
 from data.samplers import EpochSampler, Sizes
 from data.sysu import SYSU
-from data.unreadable import leave_out_unreadable
+from data.unreadable import find_unreadable, leave_out
 from utils.errors import UserError
 
 __all__ = [
-    "DATASETS", "build_augment", "build_dataset", "build_sampler", "build_train_loader", "cache_folder", "cache_images",
-]  # fmt: skip
+    "DATASETS",
+    "build_augment",
+    "build_dataset",
+    "build_sampler",
+    "build_train_loader",
+    "cache_folder",
+    "cache_images",
+    "check_numbers",
+    "open_dataset",
+    "skips_unreadable",
+]
 
 DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
 
 def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
     """Open and check one split of the configured data set."""
-    dataset = DATASETS[cfg.dataset](cfg.data_root, split, cfg.image_size, trial=cfg.trial)
+    dataset = open_dataset(cfg, split)
+    check_numbers(cfg, dataset)
+    if skips_unreadable(cfg, split):
+        leave_out(dataset, find_unreadable(dataset, num_workers=cfg.num_workers))
+    return dataset
+
+
+def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
+    return DATASETS[cfg.dataset](cfg.data_root, split, cfg.image_size, trial=cfg.trial)
+
+
+def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
+    """Raise ``UserError`` unless identities and cameras are as many as configured."""
     if cfg.num_cam != len(dataset.cameras):
         raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {len(dataset.cameras)} cameras")
-    if split == "train" and cfg.num_id != dataset.num_identities:
+    if dataset.split == "train" and cfg.num_id != dataset.num_identities:
         raise UserError(
             f"num_id: {cfg.num_id}, but {cfg.data_root} has {dataset.num_identities} training identities;"
             f" set num_id {dataset.num_identities}"
         )
-    if split == "train" and cfg.skip_unreadable:  # a test set that lacks images would not be the published one
-        leave_out_unreadable(dataset, num_workers=cfg.num_workers)
-    return dataset
+
+
+def skips_unreadable(cfg: CfgNode, split: str) -> bool:
+    """Never of the test set: without some of its images it would not be the published one."""
+    return cfg.skip_unreadable and split == "train"
 
 
 def cache_images(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> None:

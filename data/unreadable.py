@@ -1,6 +1,6 @@
 """Trying every image of a split, and leaving out of training those that cannot be read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,12 @@ def find_unreadable(dataset: ReIDDataset, *, num_workers: int) -> dict[int, str]
     return {position: reason for position, reason in enumerate(outcomes) if reason is not None}
 
 
-def leave_out_unreadable(dataset: ReIDDataset, *, num_workers: int) -> None:
-    """Try every image, and take those that cannot be read out of the samples; the summary then names each.
+def leave_out(dataset: ReIDDataset, reasons: Mapping[int, str]) -> None:
+    """Take the images at these positions out of the samples; the summary then names each.
 
     Raises:
         UserError: an identity would lose all its images, or those of one modality.
     """
-    reasons = find_unreadable(dataset, num_workers=num_workers)
     kept = np.ones(len(dataset), dtype=bool)
     kept[list(reasons)] = False
     _require_kept(dataset, kept)
