@@ -1,9 +1,9 @@
-# make demo | make test | make lint | make bench | make setup; VENV=DIR uses an environment of your own.
+# make demo | make test | make test-faults | make lint | make bench | make setup; VENV=DIR uses an environment of your own.
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: environment setup demo test lint bench clean-demo
+.PHONY: environment setup demo test test-faults lint bench clean-demo
 
 environment:
 	@$(PYTHON) tools/setup_environment.py $(VENV)
@@ -16,6 +16,9 @@ demo: environment
 
 test: environment
 	$(RUN) -m pytest
+
+test-faults: environment
+	$(RUN) -m pytest -m faults
 
 lint: environment
 	$(RUN) -m ruff check .

@@ -21,7 +21,7 @@ def _mode(path: Path) -> int:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Path | str, error: Exception) -> UserError:
     return UserError(f"{str(path)[:300]}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
@@ -42,19 +42,27 @@ def require_folder(path: Path, advice: str) -> Path:
     mode = _mode(path)
     if not stat.S_ISDIR(mode):
         raise UserError(f"{path}: {'is no folder' if mode else 'no such folder'}; {advice}")
-    list_files(path)
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return path
 
 
 def list_files(folder: Path) -> list[str]:
     """Names of the files in a folder, and of links to files; none where there is no such folder."""
+    at, names = str(folder), []
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
+            for entry in entries:
+                at = entry.path
+                if entry.is_file():
+                    names.append(entry.name)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _unreadable(folder, error) from None
+        raise _unreadable(at, error) from None
+    return names
 
 
 def read_lines(path: Path, purpose: str) -> list[str]:
