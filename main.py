@@ -21,7 +21,7 @@ from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.logs import set_up_logging
 from utils.results import Results, markdown_table, mean_figures, trial_figures
-from utils.run_folder import create_run_folder
+from utils.run_folder import create_run_folder, discarded_without_model
 from utils.seeds import seed_everything
 from utils.versions import commit, versions
 
@@ -74,11 +74,12 @@ def main(argv: list[str] | None = None) -> int:
     if report is not None:
         logger.info("weights from %s: %s", cfg.resume, report)
 
-    if training is not None:
-        logger.info("losses: %s; %s on %s", training.criterion, training.precision, conditions["device"])
-        logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(model)))
-        conditions["best_epoch"] = train(training, build_schedule(cfg, evaluator), folder)
-    results = test(cfg, evaluator, model, folder, trained=training is not None)
+    with discarded_without_model(folder):
+        if training is not None:
+            logger.info("losses: %s; %s on %s", training.criterion, training.precision, conditions["device"])
+            logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(model)))
+            conditions["best_epoch"] = train(training, build_schedule(cfg, evaluator), folder)
+        results = test(cfg, evaluator, model, folder, trained=training is not None)
     write_results(folder, results, {"config": dict(cfg), **conditions})
     return 0
 

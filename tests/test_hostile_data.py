@@ -38,7 +38,8 @@ from data.unreadable import find_unreadable, leave_out
 from main import main
 from tools.make_synthetic import main as make_synthetic_main
 from utils.cli import run_program
-from utils.errors import UserError, UserErrors
+from utils.errors import UnreadableImage, UserError, UserErrors
+from utils.run_folder import discarded_without_model
 
 ROOT = Path(__file__).parent.parent
 SIZE = (48, 24)
@@ -167,7 +168,7 @@ GREY_16 = Image.fromarray(np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 3
 NOT_READ = {
     "empty": (b"", "is none of JPEG"),
     "text": (b"no image at all", "is none of JPEG"),
-    "16-bit grey": (encoded("PNG", GREY_16), "more than 8 bits per channel"),
+    "16-bit grey": (encoded("PNG", GREY_16), "has no 8 bits per channel"),
     "animated gif": (encoded("GIF", **SECOND), "is animated"),
     "animated png": (encoded("PNG", **SECOND), "is animated"),
     "animated webp": (encoded("WEBP", **SECOND), "is animated"),
@@ -695,6 +696,21 @@ def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     command = arguments(tmp_path, "regdb", regdb, num_workers=workers, mser="false", eval_interval="0")
     assert fails(*command).startswith(f"error: {path}: cannot be decoded as an image")
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "stays"),
+    [(UnreadableImage, "log.txt", False), (UnreadableImage, "epoch_001.pth", True), (UserError, "log.txt", True)],
+)
+def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
+    """And only for an image: of a training that diverged, the curves tell why."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / kept).write_text("")
+    with pytest.raises(error), discarded_without_model(folder):
+        raise error("x.jpg: cannot be decoded")
+    assert folder.exists() == stays
 
 
 def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class UnreadableImage(UserError):
+    """An image that cannot be read, which may show only when a run is under way."""
+
+
 class UserErrors(UserError):
     """Several that were found together; the message is that of the first, and how many more there are."""
 

@@ -1,11 +1,15 @@
 """The folder of a run."""
 
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import UnreadableImage, UserError
+from utils.logs import set_up_logging
 
 
 def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "") -> Path:
@@ -31,3 +35,15 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
             return folder
     except OSError as error:
         raise UserError(f"{parent}: the run's folder cannot be made there ({error.strerror}); set output_dir") from None
+
+
+@contextmanager
+def discarded_without_model(folder: Path) -> Iterator[None]:
+    """Remove the run's folder again if an image turns out to be unreadable before the run has kept any model."""
+    try:
+        yield
+    except UnreadableImage:
+        if not any(folder.glob("*.pth")):
+            set_up_logging()  # closes the log
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
