@@ -48,7 +48,7 @@ def _require_faithful(image: Image.Image, path: Path) -> None:
         )
     if image.mode not in MODES:
         raise UnreadableImage(
-            f"{path}: has more than 8 bits per channel, or none of colour ({image.mode}); save it as RGB"
+            f"{path}: is of mode {image.mode}, which RGB of 8 bits cannot hold faithfully; save it as RGB"
         )
     # the first image of an MPO file is the photograph; phones put previews and depth behind it
     if image.format != "MPO" and getattr(image, "is_animated", False):

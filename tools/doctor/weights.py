@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim import SGD
 from yacs.config import CfgNode
 
+from engine.device import place
 from engine.precision import build_precision
 from main import build_loaded_model
 from models import build_model
@@ -18,7 +19,7 @@ def check_model(report: Report, cfg: CfgNode, device: torch.device) -> nn.Module
         model, loaded = build_loaded_model(cfg)
         source = f"resume {cfg.resume}: {loaded}" if loaded else f"pretrained {cfg.pretrained}"
         report.ok(f"{cfg.backbone}: {source}")
-    model = model or build_model(cfg, pretrained="none")
+    model = place(model or build_model(cfg, pretrained="none"), device)
     keys = ("fp16", "amp_dtype", "amp_backend")
     with report.errors():
         precision = build_precision(model, SGD(model.parameters()), device, **{key: cfg[key] for key in keys})
