@@ -13,17 +13,17 @@ from data import build_dataset
 from engine import build_evaluator, build_schedule, build_training, train
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
-from engine.evaluator import Evaluator
+from engine.evaluator import Evaluator, require_testable
 from engine.state import has_states
 from engine.trainer import Training
-from models import MCJA, build_model, load_weights
+from models import MCJA, LoadReport, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from utils.cli import Parser, run_program
 from utils.errors import Stopped, UserError
 from utils.files import write_json, write_text
 from utils.logs import set_up_logging
 from utils.results import Results, markdown_table, mean_figures, trial_figures
-from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder
+from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model
 from utils.seeds import seed_everything
 
 logger = logging.getLogger("main")
@@ -66,10 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     # everything that can fail on what the user gave comes before the run's folder is made
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
-    model = build_model(cfg, pretrained="none" if cfg.resume or goes_on else None)
-    report = load_weights(model, cfg.resume) if cfg.resume and not goes_on else None
-    if report:
-        report.require_same_network(cfg.resume)
+    require_testable(test_set)
+    model, report = build_loaded_model(cfg, fresh=not goes_on)
     place(model, device)
     training = train_set and build_training(cfg, model, train_set, device, seed=seed)
     evaluator = build_evaluator(cfg, test_set, device)
@@ -88,24 +86,41 @@ def main(argv: list[str] | None = None) -> int:
     logger.info("configuration:\n%s", cfg.dump().rstrip())
     for dataset in filter(None, (train_set, test_set)):
         logger.info(dataset.summary())
-    if report:
+    if report is not None:
         logger.info("weights from %s: %s", cfg.resume, report)
     if origin:
         logger.info("%s", origin)
 
-    results = {}
-    if training is not None:
-        logger.info("losses: %s; %s on %s", training.criterion, training.precision, describe_device(device))
-        try:
-            results["best_epoch"] = train_and_keep(cfg, training, evaluator, run, continued=goes_on)
-            tested = test(cfg, evaluator, model, run.folder, trained=True)
-        except Stopped as stop:
-            stop.hint = f"go on with: python main.py --continue {shlex.quote(str(run.folder))} --gpu {arguments.gpu}"
-            raise
-    else:
-        tested = test(cfg, evaluator, model, run.folder, trained=False)
-    write_results(run.folder, tested, {"config": dict(cfg), **run.conditions, **results})
+    found = {}
+    with discarded_without_model(run.folder):
+        if training is not None:
+            try:
+                logger.info("losses: %s; %s on %s", training.criterion, training.precision, describe_device(device))
+                found["best_epoch"] = train_and_keep(cfg, training, evaluator, run, continued=goes_on)
+                results = test(cfg, evaluator, model, run.folder, trained=True)
+            except Stopped as stop:
+                folder = shlex.quote(str(run.folder))
+                stop.hint = f"go on with: python main.py --continue {folder} --gpu {arguments.gpu}"
+                raise
+        else:
+            results = test(cfg, evaluator, model, run.folder, trained=False)
+    write_results(run.folder, results, {"config": dict(cfg), **run.conditions, **found})
     return 0
+
+
+def build_loaded_model(cfg: CfgNode, *, fresh: bool = True) -> tuple[MCJA, LoadReport | None]:
+    """The network with the weights that it starts from, and how those of ``resume`` fitted.
+
+    Unless ``fresh``, one that a training state is to fill.
+    """
+    if not fresh:
+        return build_model(cfg, pretrained="none"), None
+    if not cfg.resume:
+        return build_model(cfg), None
+    model = build_model(cfg, pretrained="none")
+    report = load_weights(model, cfg.resume)
+    report.require_same_network(cfg.resume)
+    return model, report
 
 
 def train_and_keep(cfg: CfgNode, training: Training, evaluator: Evaluator, run: Run, *, continued: bool) -> int | None:

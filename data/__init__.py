@@ -12,36 +12,72 @@ from data.loaders import Loader, train_loader
 from data.regdb import RegDB
 from data.samplers import EpochSampler, Sizes
 from data.sysu import SYSU
+from data.unreadable import find_unreadable, leave_out
 from utils.errors import UserError
 
-__all__ = ["DATASETS", "build_augment", "build_dataset", "build_train_loader", "cache_images"]
+__all__ = [
+    "DATASETS",
+    "build_augment",
+    "build_dataset",
+    "build_sampler",
+    "build_train_loader",
+    "cache_folder",
+    "cache_images",
+    "check_numbers",
+    "open_dataset",
+    "skips_unreadable",
+]
 
 DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
 
 def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
     """Open and check one split of the configured data set."""
-    dataset = DATASETS[cfg.dataset](cfg.data_root, split, cfg.image_size, trial=cfg.trial)
+    dataset = open_dataset(cfg, split)
+    check_numbers(cfg, dataset)
+    if skips_unreadable(cfg, split):
+        leave_out(dataset, find_unreadable(dataset, num_workers=cfg.num_workers))
+    return dataset
+
+
+def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
+    return DATASETS[cfg.dataset](cfg.data_root, split, cfg.image_size, trial=cfg.trial)
+
+
+def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
+    """Raise ``UserError`` unless identities and cameras are as many as configured."""
     if cfg.num_cam != len(dataset.cameras):
         raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {len(dataset.cameras)} cameras")
-    if split == "train" and cfg.num_id != dataset.num_identities:
+    if dataset.split == "train" and cfg.num_id != dataset.num_identities:
         raise UserError(
             f"num_id: {cfg.num_id}, but {cfg.data_root} has {dataset.num_identities} training identities;"
             f" set num_id {dataset.num_identities}"
         )
-    return dataset
+
+
+def skips_unreadable(cfg: CfgNode, split: str) -> bool:
+    """Never of the test set: without some of its images it would not be the published one."""
+    return cfg.skip_unreadable and split == "train"
 
 
 def cache_images(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> None:
     """Put the configured cache, built where there is none, in the place of the image files."""
     if cfg.cache != "none":
-        folder = Path(cfg.cache_dir) if cfg.cache_dir else Path(cfg.output_dir) / "cache"
+        folder = cache_folder(cfg)
         dataset.source = cached_source(dataset, cfg.cache, folder=folder, device=device, num_workers=cfg.num_workers)
 
 
-def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
+def cache_folder(cfg: CfgNode) -> Path:
+    return Path(cfg.cache_dir) if cfg.cache_dir else Path(cfg.output_dir) / "cache"
+
+
+def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSampler:
     sizes = Sizes(cfg.p_size, cfg.k_size, cfg.batch_size)
-    sampler = EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
+    return EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
+
+
+def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
+    sampler = build_sampler(cfg, dataset, seed=seed)
     cache_images(cfg, dataset, device)  # last, because it may take long
     return train_loader(dataset, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
 

@@ -3,17 +3,17 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from utils.errors import UserError
+from data.files import require_folder
+from data.images import read_image
 
 INFRARED_CAMERAS = (3, 6)
 SPLITS = ("train", "test")
@@ -94,19 +94,26 @@ class ReIDDataset(Dataset, ABC):
     def __init__(self, root: str | Path, split: str, image_size: tuple[int, int], *, trial: int = 1):
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"{self.root}: no such folder; set data_root to where {self.name} was unpacked")
+        self.root = require_folder(Path(root), f"set data_root to where {self.name} was unpacked")
         self.split = split
         self.image_size = tuple(image_size)
         self.trial = trial
-        self.samples = self.list_samples()
+        self.left_out: list[str] = []  # why images of the lists are no samples, a line each
+        self._set_samples(self.list_samples())
+
+    def _set_samples(self, samples: list[Sample]) -> None:
+        self.samples = samples
         self.paths = np.array([sample.path for sample in self.samples])
         self.identities = np.array([sample.identity for sample in self.samples], dtype=np.int64)
         self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
         self.infrared = is_infrared(self.camera_ids)
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.source: ImageSource = ImageFiles([self.root / sample.path for sample in self.samples], self.image_size)
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Take the images at these positions out of the samples, for reasons that the summary gives; labels stay."""
+        self.left_out += reasons.values()
+        self._set_samples([sample for position, sample in enumerate(self.samples) if position not in reasons])
 
     @abstractmethod
     def list_samples(self) -> list[Sample]:
@@ -146,59 +153,7 @@ class ReIDDataset(Dataset, ABC):
             identities = len(np.unique(self.identities[self.camera_ids == camera]))
             lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
         lines.append(f"  images: {self.source}")
+        if self.left_out:
+            lines.append(f"  left out, because they cannot be read: {len(self.left_out)} images")
+            lines += [f"    {reason}" for reason in self.left_out]
         return "\n".join(lines)
-
-
-def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Decode as RGB and resize (bilinear with antialias, as released): a (3, height, width) uint8 array.
-
-    Raises:
-        UserError: the file is missing or is not an image that can be decoded.
-    """
-    height, width = image_size
-    try:
-        with Image.open(path) as image:
-            resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be decoded as an image ({' '.join(str(error).split())})") from None
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-
-
-def require_file(path: Path, purpose: str) -> Path:
-    """``path`` if it is a file, else a ``UserError`` that says what it is for."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; it holds {purpose}")
-    return path
-
-
-def read_lines(path: Path, purpose: str) -> list[str]:
-    """The non-blank lines of a text file, stripped; a byte-order mark and CRLF are harmless."""
-    try:
-        text = require_file(path, purpose).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {error}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def parse_identities(words: Iterable[str], path: Path) -> list[int]:
-    """Identity numbers from words; ``path`` is named where one is not a number above 0 or stands twice."""
-    identities = []
-    for word in words:
-        # isascii, because int() would read other digits, too
-        if not (word.isascii() and word.isdigit() and int(word) > 0):
-            raise UserError(f"{path}: {word[:40]!r} is not an identity number")
-        identities.append(int(word))
-    twice = [identity for identity, count in Counter(identities).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: identity {twice[0]} is listed twice")
-    return identities
-
-
-def inside_root(relative: str, source: Path) -> str:
-    """A listed path with forward slashes; refused where it would leave the root. ``source`` lists it."""
-    path = PurePosixPath(relative.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise UserError(f"{source}: {relative!r} leads outside the data set; paths are relative to its root")
-    return str(path)

@@ -99,10 +99,29 @@ def cached_source(
     if _is_current(path, header, shape):
         images = MappedImages(path, header, shape).images
         chunks = _progress(dataset, images.split(CHUNK))
-    images = _allocate_shared(shape) if kind == "memory" else _allocate(shape, device)
+    images = _allocate_shared(shape, device) if kind == "memory" else _allocate(shape, device)
     for part, chunk in zip(images.split(CHUNK), chunks, strict=True):
         part.copy_(chunk)
     return ResidentImages(images, for_workers=kind == "memory")
+
+
+def unwritten_bytes(dataset: ReIDDataset, folder: Path) -> int:
+    """How much a file in ``folder`` would take that is not there yet."""
+    shape = (len(dataset), 3, *dataset.image_size)
+    return 0 if _is_current(cache_file(dataset, folder), _header(dataset), shape) else HEADER_BYTES + math.prod(shape)
+
+
+def require_memory(kind: str, needed: int, device: torch.device) -> None:
+    """Raise ``UserError`` unless there is so much memory for a cache of this kind, ``memory`` or ``device``."""
+    if kind == "memory":
+        free, what = available_memory(), "shared memory; use cache disk, or docker's --shm-size"
+        if SHARED_MEMORY.is_dir():
+            free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
+    else:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+        what = f"memory of {device}; use cache memory or disk"
+    if needed > free:
+        raise UserError(f"cache: {kind!r} needs {gigabytes(needed)}, but {gigabytes(free)} are left of {what}")
 
 
 def cache_file(dataset: ReIDDataset, folder: Path) -> Path:
@@ -168,7 +187,7 @@ def _write_file(path: Path, header: bytes, shape: tuple[int, ...], chunks: Itera
         free, needed = shutil.disk_usage(path.parent).free, HEADER_BYTES + math.prod(shape)
         if free < needed:
             raise UserError(
-                f"{path.parent}: the cache needs {_gigabytes(needed)} and the disk has {_gigabytes(free)} left;"
+                f"{path.parent}: the cache needs {gigabytes(needed)} and the disk has {gigabytes(free)} left;"
                 " set cache_dir to a folder of another disk, or cache none"
             )
         with beside.open("xb") as file:
@@ -193,13 +212,10 @@ def _remove_abandoned(path: Path) -> None:
                 left.unlink()
 
 
-def _allocate_shared(shape: tuple[int, ...]) -> Tensor:
+def _allocate_shared(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """An empty tensor that forked and spawned processes share."""
-    free = available_memory()
-    if SHARED_MEMORY.is_dir():
-        free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
     # checked beforehand: shared memory that is not there shows only when it is written to, and kills the process
-    _require_space("memory", shape, free, "shared memory; use cache disk, or docker's --shm-size")
+    require_memory("memory", math.prod(shape), device)
     try:
         return torch.empty(shape, dtype=torch.uint8).share_memory_()
     except RuntimeError as error:
@@ -207,19 +223,11 @@ def _allocate_shared(shape: tuple[int, ...]) -> Tensor:
 
 
 def _allocate(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    _require_space("device", shape, free, f"memory of {device}; use cache memory or disk")
+    require_memory("device", math.prod(shape), device)
     try:
         return torch.empty(shape, dtype=torch.uint8, device=device)
     except RuntimeError as error:  # running out of a GPU's memory is one
         raise _no_memory("device", error) from None
-
-
-def _require_space(kind: str, shape: tuple[int, ...], free: int, what: str) -> None:
-    if math.prod(shape) > free:
-        raise UserError(
-            f"cache: {kind!r} needs {_gigabytes(math.prod(shape))}, but {_gigabytes(free)} are left of {what}"
-        )
 
 
 def _no_memory(kind: str, error: RuntimeError) -> UserError:
@@ -252,5 +260,5 @@ def _take(images: Tensor, positions: Sequence[int]) -> Tensor:
     return images.index_select(0, torch.tensor(positions).to(images.device, non_blocking=True))
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from data.base import ReIDDataset, Sample, inside_root, read_lines
-from utils.errors import UserError
+from data.base import ReIDDataset, Sample
+from data.files import inside_root, is_file, parse_number, read_lines, require_folder
+from utils.errors import Checks, UserError
 
 VISIBLE_CAMERA, THERMAL_CAMERA = 2, 3  # so that camera 3 is infrared in both data sets
 MODALITIES = {"visible": ("Visible", VISIBLE_CAMERA), "thermal": ("Thermal", THERMAL_CAMERA)}  # folder, camera
@@ -16,25 +17,41 @@ class RegDB(ReIDDataset):
     cameras = (VISIBLE_CAMERA, THERMAL_CAMERA)
 
     def list_samples(self) -> list[Sample]:
-        listed = {modality: self._read_index(self.split, modality) for modality in MODALITIES}
-        visible, thermal = (set(entries.values()) for entries in listed.values())
-        if visible != thermal:
-            lone = min(visible ^ thermal)
-            raise UserError(
-                f"{self._index(self.split, 'thermal' if lone in visible else 'visible')}: lists no image of identity"
-                f" {lone}, which the other modality has"
-            )
-        self._check_disjoint(visible)
-        rank = {identity: label for label, identity in enumerate(sorted(visible))}
-        samples = []
+        lists = Checks()
+        listed: dict[str, dict[str, int]] = {}
+        for modality, (folder, _) in MODALITIES.items():
+            with lists.check():
+                require_folder(self.root / folder, "RegDB has Visible and Thermal")
+            with lists.check():
+                listed[modality] = self._read_index(self.split, modality)
+        lists.finish()
+        identities = {identity for entries in listed.values() for identity in entries.values()}
+        self._check_modalities(listed, identities)
+        self._check_disjoint(identities)
+
+        rank = {identity: label for label, identity in enumerate(sorted(identities))}
+        samples, images = [], Checks()
         for modality, (_, camera) in MODALITIES.items():
             for path, identity in listed[modality].items():
-                if not (self.root / path).is_file():
-                    index = self._index(self.split, modality)
-                    raise UserError(f"{self.root / path}: no such image, though {index} lists it")
+                with images.check():
+                    if not is_file(self.root / path):
+                        index = self._index(self.split, modality)
+                        raise UserError(f"{self.root / path}: no such image, though {index} lists it")
                 label = rank[identity] if self.split == "train" else identity
                 samples.append(Sample(path, identity, camera, label))
+        images.finish()
         return samples
+
+    def _check_modalities(self, listed: dict[str, dict[str, int]], identities: set[int]) -> None:
+        lone = Checks()
+        for modality, entries in listed.items():
+            for identity in sorted(identities - set(entries.values())):
+                with lone.check():
+                    raise UserError(
+                        f"{self._index(self.split, modality)}: lists no image of identity {identity}, which the other"
+                        " modality has"
+                    )
+        lone.finish()
 
     def _index(self, split: str, modality: str) -> Path:
         return self.root / "idx" / f"{split}_{modality}_{self.trial}.txt"
@@ -43,7 +60,7 @@ class RegDB(ReIDDataset):
         """Paths in the order of the list, and their identities."""
         index = self._index(split, modality)
         entries: dict[str, int] = {}
-        for line in read_lines(index, f"the {modality} images of trial {self.trial}, one 'path label' a line"):
+        for line in read_lines(index, f"the {modality} images of trial {self.trial}, one 'relative/path label' a line"):
             path, identity = _parse_line(line, index, MODALITIES[modality][0])
             if path in entries:
                 raise UserError(f"{index}: {path} is listed twice")
@@ -56,7 +73,7 @@ class RegDB(ReIDDataset):
         """No identity may be both trained on and tested; a list of the other split that is not there needs no check."""
         other = "test" if self.split == "train" else "train"
         for modality in MODALITIES:
-            if self._index(other, modality).is_file():
+            if is_file(self._index(other, modality)):
                 both = identities & set(self._read_index(other, modality).values())
                 if both:
                     raise UserError(
@@ -72,8 +89,8 @@ def _parse_line(line: str, index: Path, top: str) -> tuple[str, int]:
         raise UserError(f"{index}: expected 'relative/path label', found {line[:80]!r}")
     path = inside_root(words[0], index)
     if path.split("/")[0] != top:
-        raise UserError(f"{index}: {words[0]!r} is not below {top}/")
-    folder = path.split("/")[-2:-1]
-    if not folder or not (folder[0].isascii() and folder[0].isdigit()):
-        raise UserError(f"{index}: {words[0]!r} is not in a folder named by its identity")
-    return path, int(folder[0])
+        raise UserError(f"{index}: {words[0][:80]!r} is not below {top}/")
+    identity = parse_number(path.split("/")[-2]) if path.count("/") > 1 else None
+    if identity is None:
+        raise UserError(f"{index}: {words[0][:80]!r} is not in a folder named by its identity")
+    return path, identity

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import nn
 
 from data.base import ReIDDataset
@@ -9,7 +10,7 @@ from data.regdb import RegDB
 from data.sysu import SYSU
 from engine.extract import Extractor
 from utils.features import Features
-from utils.protocols import Search, regdb_search, score, sysu_search
+from utils.protocols import Search, regdb_search, require_scorable, score, sysu_search
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
 
@@ -19,6 +20,13 @@ SEARCHES: dict[type[ReIDDataset], Callable[[Features, ReIDDataset], Search]] = {
 }
 # the settings whose mean decides which model of a training is the best
 SELECTION = {SYSU: ("all/1-shot",), RegDB: ("infrared_to_visible", "visible_to_infrared")}
+
+
+def require_testable(dataset: ReIDDataset) -> None:
+    """Raise ``UserError`` unless every setting can be scored on this test set; looks at its lists alone."""
+    nothing = np.zeros((len(dataset), 1), dtype=np.float32)
+    features = Features(dataset.paths, dataset.identities, dataset.camera_ids, {"original": nothing})
+    require_scorable(SEARCHES[type(dataset)](features, dataset), dataset.identities)
 
 
 class Evaluator:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from models.pickles import require_shallow
-from utils.errors import UserError, reason, shown_name
+from utils.errors import UserError
+from utils.messages import reason, shown_name
 
 ZIP = b"PK\x03\x04"  # by which torch, too, tells its archives from the bare pickles of old versions
 ADVICE = (

@@ -87,7 +87,7 @@ def test_images_are_decoded_as_released(sysu_root):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_mode_is_read_as_rgb(tmp_path, mode):
-    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
     Image.new("RGB", (9, 7), (200, 200, 200)).convert(mode).save(path)
     image = read_image(path, (14, 18))
     assert image.shape == (3, 14, 18)

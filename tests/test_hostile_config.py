@@ -16,7 +16,8 @@ from configs import get_config
 from configs.checks import CHOICES, RULES
 from configs.default import dataset_cfg, strategy_cfg
 from configs.yaml_file import MOST_BYTES, decode
-from utils.errors import UserError, shown, shown_name
+from utils.errors import UserError
+from utils.messages import shown, shown_name
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FAST, MANY = 300, 20_000  # fuzzed files

@@ -317,7 +317,7 @@ def test_command_reports_errors_in_one_line(tmp_path):
         (["--layout", "sysu", "--size", "8", "8"], "size"),
         (["--layout", "sysu", "--workers", "0"], "workers"),
         (["--layout", "sysu", "--permutation", "nowhere.mat"], "nowhere.mat"),
-        (["--layout", "sysu", "--permutation", "text.mat"], "not a readable .mat"),
+        (["--layout", "sysu", "--permutation", "text.mat"], "cannot be read as a MATLAB file"),
         (["--layout", "sysu", "--permutation", "other.mat"], "no variable rand_perm_cam"),
         (["--layout", "sysu", "--permutation", "shifted.mat"], "permutations of 1"),
         (["--layout", "sysu", "--permutation", "good.mat", "--identities", "9"], "either it or them"),

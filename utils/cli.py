@@ -58,4 +58,4 @@ def _end(message: str, code: int) -> int:
 
 def one_line(error: Exception) -> str:
     """The message alone, where a loader process wrapped it in its own traceback."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

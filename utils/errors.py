@@ -1,7 +1,8 @@
-"""What ends a program without being a defect of it, and how messages show what was given."""
+"""What ends a program without being a defect of it."""
 
 import signal
-from reprlib import Repr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -26,25 +27,37 @@ class Stopped(BaseException):
         return f"stopped by {signal.Signals(self.number).name}" + (f"; {self.hint}" if self.hint else "")
 
 
-_REPR = Repr()
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
-_REPR.maxlist = _REPR.maxtuple = 10
+class UnreadableImage(UserError):
+    """An image that cannot be read, which may show only when a run is under way."""
 
 
-def shown(value: object) -> str:
-    """``repr`` for a message: one printable line that stays short whatever the value."""
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a number of thousands of digits"
+class UserErrors(UserError):
+    """Several that were found together; the message is that of the first, and how many more there are."""
+
+    def __init__(self, errors: Sequence[UserError]):
+        super().__init__(f"{errors[0]} (and {len(errors) - 1} more such findings; python -m tools.doctor lists them)")
+        self.errors = tuple(errors)
 
 
-def shown_name(name: object) -> str:
-    """A name as it is, where it is short and printable; else as :func:`shown`."""
-    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 120 else shown(name)
+def single_errors(error: UserError) -> tuple[UserError, ...]:
+    """The errors that ``error`` stands for: those found together, or itself."""
+    return error.errors if isinstance(error, UserErrors) else (error,)
 
 
-def reason(error: Exception, most: int = 200) -> str:
-    """What ``error`` says, on one printable line of at most ``most`` characters; its type where it says nothing."""
-    message = "".join(filter(str.isprintable, " ".join(str(error).split())))
-    return message[:most] or type(error).__name__
+class Checks:
+    """Checks that do not depend on each other: what each of them finds is gathered, and raised at once."""
+
+    def __init__(self):
+        self.found: list[UserError] = []
+
+    @contextmanager
+    def check(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.found += single_errors(error)
+
+    def finish(self) -> None:
+        """Raise what was found, if anything was."""
+        if self.found:
+            raise self.found[0] if len(self.found) == 1 else UserErrors(self.found)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError, reason
+from utils.errors import UserError
 from utils.files import write_atomically
+from utils.messages import reason
 
 MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1
 SPECTRA = ("original", "red", "green", "blue")

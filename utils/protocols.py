@@ -45,17 +45,46 @@ def score(features: Features, search: Search, *, mser: MSER | None = None) -> di
     """Every setting plain and, with ``mser``, re-ranked under its name with ``/mser`` appended.
 
     Raises:
-        UserError: ``mser`` is asked for, but the features lack a spectrum; a feature is not finite; or no query has a
-            match.
+        UserError: ``mser`` is asked for, but the features lack a spectrum; a feature is not finite; or a gallery has
+            no match of any query.
     """
     lacking = [name for name in SPECTRA if name not in features.spectra]
     if mser and lacking:
         raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} is missing")
     features.require_finite(SPECTRA if mser else SPECTRA[:1])
+    require_scorable(search, features.identities)
     results = _plain(features, search)
     if mser:
         results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser).items()}
     return results
+
+
+def require_scorable(search: Search, identities: np.ndarray) -> None:
+    """Raise ``UserError`` for the first gallery that is empty, or that holds no match of any query.
+
+    Args:
+        identities: (N,) of the images whose positions the search holds.
+    """
+    queries = _seen(identities[search.query], search.query_places)
+    for name, trials in search.galleries.items():
+        for number, columns in enumerate(trials, start=1):
+            gallery = _seen(identities[search.pool[columns]], search.pool_places[columns])
+            if not gallery:
+                raise UserError(f"the test set cannot be scored: the gallery of {name}, trial {number}, has no image")
+            # where an identity is searched for, it has to be seen at another place
+            if not any(gallery.get(identity, set()) - {place} for identity in queries for place in queries[identity]):
+                raise UserError(
+                    f"the test set cannot be scored: no query of {name}, trial {number}, has a match in the gallery:"
+                    " the same identity at another place"
+                )
+
+
+def _seen(identities: np.ndarray, places: np.ndarray) -> dict[int, set[int]]:
+    """Identity -> its places."""
+    seen: dict[int, set[int]] = {}
+    for identity, place in set(zip(identities.tolist(), places.tolist(), strict=True)):
+        seen.setdefault(identity, set()).add(place)
+    return seen
 
 
 def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
@@ -155,7 +184,10 @@ def sysu_search(features: Features, permutations: Mapping[tuple[int, int], np.nd
     for (mode, cameras), shots in product(SYSU_MODES.items(), SYSU_SHOTS):
         seen = [key for key in product(cameras, identities) if key in permutations]
         galleries[f"{mode}/{shots}-shot"] = tuple(
-            np.array([_column(column, key, n) for key in seen for n in permutations[key][trial, :shots].tolist()])
+            np.array(
+                [_column(column, key, n) for key in seen for n in permutations[key][trial, :shots].tolist()],
+                dtype=np.int64,  # of an empty one, too
+            )
             for trial in trials
         )
     return Search(query, pool, places[query], places[pool], galleries, neighbours="queries")

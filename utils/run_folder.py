@@ -2,12 +2,16 @@
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import UnreadableImage, UserError
 from utils.files import FolderLock, remove_partial_files, write_json
+from utils.logs import set_up_logging
 from utils.versions import commit, versions
 
 CONFIG, CONDITIONS, RESULTS = "config.yml", "run.json", "results.json"
@@ -79,6 +83,7 @@ def _read_conditions(path: Path) -> dict[str, object]:
     return conditions
 
 
+BEGINNING = re.compile(r"state_0+\.pth")  # the training state before the first iteration
 MOST_BYTES = 100  # of the description; file systems allow 255 for the whole name
 
 
@@ -106,3 +111,15 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
             return folder
     except OSError as error:
         raise UserError(f"{parent}: the run's folder cannot be made there ({error.strerror}); set output_dir") from None
+
+
+@contextmanager
+def discarded_without_model(folder: Path) -> Iterator[None]:
+    """Remove the run's folder again if an image turns out to be unreadable before anything was trained."""
+    try:
+        yield
+    except UnreadableImage:
+        if all(BEGINNING.fullmatch(path.name) for path in folder.glob("*.pth")):
+            set_up_logging()  # closes the log
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

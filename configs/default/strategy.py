@@ -58,6 +58,7 @@ strategy_cfg.pretrained = "imagenet"  # imagenet | none | path of a torchvision 
 strategy_cfg.num_workers = 4  # loader processes; changes no result
 strategy_cfg.cache = "none"  # none | disk | memory | device: where decoded images are kept; changes no result
 strategy_cfg.cache_dir = ""  # folder of the cache's files; empty: <output_dir>/cache
+strategy_cfg.skip_unreadable = False  # leave training images that cannot be read out, after trying all at the start
 strategy_cfg.test_batch_size = 128  # images per forward pass in testing; changes no result
 strategy_cfg.output_dir = "ckptlog"  # runs go to <output_dir>/<dataset>/<run name>
 strategy_cfg.checkpoint_minutes = 10.0  # between training states within an epoch; 0: only at the ends of epochs

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from data.matlab import read_variable
+from data.permutations import read_permutation_file
+
 from .scenes import INFRARED, VISIBLE
 
 CAMERAS = (1, 2, 3, 4, 5, 6)
@@ -74,28 +77,14 @@ def _draw_cameras(seed: int, identity: int, *, early: bool) -> list[int]:
 def read_permutation(path: Path) -> Counts:
     """Image counts {identity: {camera: images}} of a `rand_perm_cam.mat`.
 
-    Raises FileNotFoundError without the file and ValueError where it is not of the real one's form.
+    Raises ValueError where there is no such file, or it is not of the real one's form.
     """
-    cells = _load_mat(path).get(_VARIABLE)
-    if cells is None:
-        raise ValueError(f"{path} has no variable {_VARIABLE}")
-    if cells.dtype != object or cells.size != len(CAMERAS):
-        raise ValueError(
-            f"{path}: {_VARIABLE} must be a cell of {len(CAMERAS)} cameras, is {cells.dtype} {cells.shape}"
-        )
     counts: Counts = {}
-    for camera, cell in zip(CAMERAS, cells.ravel(), strict=True):
-        for identity, rows in enumerate(cell.ravel(), start=1):
-            where = f"{path}: {_VARIABLE} of camera {camera}, identity {identity}"
-            if getattr(rows, "ndim", 0) != 2:
-                raise ValueError(f"{where} must be a matrix with a row per trial")
-            images = rows.shape[1]
-            if images and (np.sort(rows, axis=1) != np.arange(1, images + 1)).any():
-                raise ValueError(f"{where} must hold permutations of 1 … {images}")
-            if images:
-                counts.setdefault(identity, {})[camera] = images
-    if not counts:
-        raise ValueError(f"{path} lists no images")
+    for (camera, identity), rows in read_permutation_file(path, CAMERAS).items():
+        images = rows.shape[1]
+        if rows.max() != images:
+            raise ValueError(f"{path}: camera {camera}, identity {identity} must hold permutations of 1 … {images}")
+        counts.setdefault(identity, {})[camera] = images
     return dict(sorted(counts.items()))
 
 
@@ -133,20 +122,11 @@ def _read_ids(folder: Path, split: str) -> list[int] | None:
         except ValueError:
             raise ValueError(f"{text} must hold identities separated by commas") from None
     if mat.is_file():
-        arrays = [value for name, value in _load_mat(mat).items() if not name.startswith("__")]
-        if len(arrays) != 1 or arrays[0].dtype.kind not in "iuf":
+        array = read_variable(mat)
+        if not isinstance(array, np.ndarray) or not np.isin(array, np.arange(MOST_IDENTITIES + 1)).all():
             raise ValueError(f"{mat} must hold one array of identities")
-        return sorted(int(identity) for identity in arrays[0].ravel())
+        return sorted(int(identity) for identity in array.ravel())
     return None
-
-
-def _load_mat(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        return scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises anything from TypeError to zlib.error on damaged files
-        raise ValueError(f"{path} is not a readable .mat file: {' '.join(str(error).split())}") from error
 
 
 def write_lists(root: Path, counts: Counts, splits: Splits, seed: int, *, permutation: Path | None = None) -> None:
