@@ -4,6 +4,7 @@ import argparse
 import logging
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         logger.info("%s", origin)
 
     found = {}
-    with discarded_without_model(run.folder):
+    with discarded_without_model(run.folder), closing(evaluator):
         if training is not None:
             try:
                 logger.info("losses: %s; %s on %s", training.criterion, training.precision, describe_device(device))

@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -168,7 +168,8 @@ def _chunks(dataset: ReIDDataset, num_workers: int) -> Iterator[Tensor]:
     """All images in order, decoded, some at a time."""
     positions = list(range(len(dataset)))
     loader = ordered_loader(dataset, positions, batch_size=CHUNK, num_workers=num_workers, pin_memory=False)
-    yield from _progress(dataset, (batch.images for batch in loader))
+    with closing(loader):
+        yield from _progress(dataset, (batch.images for batch in loader))
 
 
 def _progress(dataset: ReIDDataset, chunks: Iterable[Tensor]) -> Iterator[Tensor]:

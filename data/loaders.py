@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from data.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
@@ -30,11 +30,24 @@ class DirectLoader:
 
 
 class ProcessLoader(DataLoader):
-    """Batches of images in processes of its own, or in this one where ``num_workers`` is 0."""
+    """A DataLoader whose processes leave signals to the main one, last until they are ended, and end when told to."""
+
+    def __init__(self, dataset: Dataset, *, num_workers: int, **options):
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_the_main_process,
+            # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
+            generator=torch.Generator(),
+            **options,
+        )
 
     def close(self) -> None:
         """End the processes now; the garbage collector, or the end of the program, may take 5 s for each of them."""
-        self._iterator = None
+        iterator, self._iterator = self._iterator, None
+        if self.num_workers > 0 and iterator is not None:
+            iterator._shutdown_workers()
 
 
 Loader = ProcessLoader | DirectLoader
@@ -62,10 +75,6 @@ def _loader(dataset: ReIDDataset, batches: Iterable[Sequence[int]], *, num_worke
         collate_fn=_as_it_is,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=leave_signals_to_the_main_process,
-        # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
-        generator=torch.Generator(),
     )
 
 

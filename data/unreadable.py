@@ -1,14 +1,16 @@
 """Trying every image of a split, and leaving out of training those that cannot be read."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.base import ReIDDataset
 from data.images import read_image
+from data.loaders import ProcessLoader
 from utils.errors import Checks, UserError
 
 BATCH = 64  # images per task of a process
@@ -38,11 +40,12 @@ def find_unreadable(dataset: ReIDDataset, *, num_workers: int) -> dict[int, str]
         num_workers: processes that decode; 0 decodes in this one.
     """
     paths = [dataset.root / path for path in dataset.paths]
-    attempts = DataLoader(
+    attempts = ProcessLoader(
         _Attempts(paths, dataset.image_size), batch_size=BATCH, num_workers=num_workers, collate_fn=list
     )
     outcomes: list[str | None] = []
-    with tqdm(total=len(paths), desc=f"try ({dataset.split})", unit=" images", leave=False, disable=None) as bar:
+    progress = tqdm(total=len(paths), desc=f"try ({dataset.split})", unit=" images", leave=False, disable=None)
+    with closing(attempts), progress as bar:
         for batch in attempts:
             outcomes += batch
             bar.update(len(batch))

@@ -57,5 +57,9 @@ class Evaluator:
         results = score(features, self._search(features).only(SELECTION[type(self.dataset)]))
         return SettingResult(tuple(result.mean for result in results.values())).mean
 
+    def close(self) -> None:
+        """End the processes that load images."""
+        self.extractor.close()
+
     def _search(self, features: Features) -> Search:
         return SEARCHES[type(self.dataset)](features, self.dataset)

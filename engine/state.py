@@ -53,6 +53,20 @@ class RandomStates:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class Threads:
+    """How many threads torch computes with on a CPU, where results depend on it in their last digits."""
+
+    def __init__(self, device: torch.device):
+        self.matter = device.type == "cpu"
+
+    def state_dict(self) -> dict:
+        return {"count": torch.get_num_threads()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        if self.matter:
+            torch.set_num_threads(state["count"])
+
+
 class States:
     """The states of one run's folder.
 

@@ -20,7 +20,7 @@ from engine.checkpoints import BEST, keep_recent, save_state
 from engine.finite import FiniteLoss
 from engine.precision import ApexPrecision, TorchPrecision
 from engine.progress import TESTED, Progress, describe, write_rows
-from engine.state import RandomStates, States
+from engine.state import RandomStates, States, Threads
 from losses.criterion import Criterion
 from utils.errors import Stopped
 from utils.interruption import Interruption
@@ -86,6 +86,7 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
             "augment": training.augment,
             "progress": progress,
             "random": RandomStates(),
+            "threads": Threads(training.device),
         },
         images=getattr(training.loader.dataset, "fingerprint", ""),
     )

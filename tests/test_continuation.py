@@ -343,9 +343,10 @@ def test_two_processes_never_work_in_one_folder(whole_run, capsys, tmp_path):
     ready, go_on = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:  # another process, because a lock is one of processes
-        FolderLock(folder)
+        held = FolderLock(folder)
         os.write(ready[1], b"x")
         os.read(go_on[0], 1)
+        held.release()
         os._exit(0)
     try:
         os.read(ready[0], 1)

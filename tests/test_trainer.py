@@ -59,7 +59,7 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
         criterion=Criterion(),
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
         augment=BatchAugment(seed=0, padding=1),
-        loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0),
+        loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers),
         device=CPU,
         precision=TorchPrecision(CPU),
     )

@@ -9,6 +9,7 @@ from types import FrameType
 from utils.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LINGER_SECONDS = 20  # schedulers give about half a minute before they kill
 
 
 @contextmanager
@@ -44,9 +45,14 @@ class Interruption:
 
 def leave_signals_to_the_main_process(worker: int) -> None:
     """For loader processes: ctrl-C and job schedulers signal whole groups of processes, and a training has to finish
-    its step, for which it needs its loaders; of SIGTERM the second ends them, so that they can be got rid of."""
+    its step, for which it needs its loaders. They end some time after a first SIGTERM, and at once with a second."""
+
+    def linger(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(LINGER_SECONDS)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, linger)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

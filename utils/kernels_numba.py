@@ -4,9 +4,12 @@ Same functions, arguments and results as :mod:`utils.kernels_numpy`, which docum
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import config, njit, prange
 from scipy import sparse
 
+# threads of its own: with OpenMP's, the first kernel would change how many of them torch computes with, and so the last
+# digits of what a training finds after its first evaluation
+config.THREADING_LAYER = "workqueue"
 compiled = njit(parallel=True, cache=True, nogil=True)
 LANES = 128  # gallery rows that are compared with a query side by side, by vector instructions
 TOGETHER = 4  # candidates whose minima are added up before the sum is stored
