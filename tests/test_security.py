@@ -205,7 +205,8 @@ def test_weights_that_are_not_those_of_their_name_are_refused(monkeypatch, tmp_p
 
 def test_no_index_leads_out_of_the_data_set(regdb_root, tmp_path):
     root = tmp_path / "regdb"
-    (root / "idx").mkdir(parents=True)
+    for name in ("idx", "Visible", "Thermal"):
+        (root / name).mkdir(parents=True)
     for path in ("../secret/1/a.bmp", "/etc/1/a.bmp", "Visible/../../1/a.bmp", "C:/Visible/1/a.bmp"):
         for split in ("train_visible", "train_thermal"):
             (root / "idx" / f"{split}_1.txt").write_text(f"{path} 1\n")

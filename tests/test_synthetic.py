@@ -356,4 +356,4 @@ def test_interruption_leaves_nothing_behind(existed, tmp_path, monkeypatch, caps
     assert run_program(lambda: main(arguments)) == 130
     assert len(rendered) == 3
     assert root.exists() == existed and (not existed or not list(root.iterdir()))
-    assert "interrupted" in capsys.readouterr().err
+    assert "stopped by SIGINT" in capsys.readouterr().err

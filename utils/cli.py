@@ -8,6 +8,7 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -35,7 +36,8 @@ def run_program(main: Callable[[], int]) -> int:
             return main()
     except UserError as error:
         return _end(f"error: {one_line(error)}", 2)
-    except Stopped as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
+        stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
         return _end(str(stop), 128 + stop.number)
     except BrokenPipeError:  # the reader of our output is gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from reprlib import Repr
 
+MOST = 400  # characters; Repr shortens each part of a value, but not how many parts are in parts
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 _REPR.maxlist = _REPR.maxtuple = 10
@@ -10,9 +11,10 @@ _REPR.maxlist = _REPR.maxtuple = 10
 def shown(value: object) -> str:
     """``repr`` for a message: one printable line that stays short whatever the value."""
     try:
-        return _REPR.repr(value)
+        text = _REPR.repr(value)
     except ValueError:  # Python refuses to print integers of thousands of digits
         return "a number of thousands of digits"
+    return text if len(text) <= MOST else f"{text[:MOST]}..."
 
 
 def shown_name(name: object) -> str:
