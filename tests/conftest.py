@@ -25,6 +25,22 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+@pytest.fixture
+def tally(record_property):
+    """``tally(cases, what)`` counts what was tried; the counts stand at the end of the output."""
+    return lambda cases, what: record_property("tally", (cases, what))
+
+
+def pytest_terminal_summary(terminalreporter):
+    passed = terminalreporter.stats.get("passed", [])
+    tallies = [value for report in passed for name, value in report.user_properties if name == "tally"]
+    if tallies:
+        terminalreporter.section("cases tried and survived")
+        for cases, what in tallies:
+            terminalreporter.write_line(f"{cases:>7,}  {what}")
+        terminalreporter.write_line(f"{sum(cases for cases, _ in tallies):>7,}  in all")
+
+
 def golden_cases(name: str) -> list[dict[str, np.ndarray]]:
     """The numbered cases of a golden file, as one dict each."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:

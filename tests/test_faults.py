@@ -79,12 +79,12 @@ def test_a_full_disk_leaves_earlier_files_intact(share, operations, uninterrupte
 
 
 @pytest.mark.faults
-def test_a_full_disk_at_every_operation(operations, uninterrupted, tmp_path):  # noqa: F811
+def test_a_full_disk_at_every_operation(operations, uninterrupted, tmp_path, tally):  # noqa: F811
     for at in range(1, operations + 1):
         folder = tmp_path / str(at)
         folder.mkdir()
         fill_disk_at(at, uninterrupted, folder)
-    print(f"disk full at each of {operations} operations on files")
+    tally(operations, "operations on files of a training at which the disk was full")
 
 
 def test_a_torn_write_is_never_seen(tmp_path):
@@ -187,18 +187,18 @@ def test_a_run_that_is_killed_goes_on(expected, regdb_root, tmp_path):
 
 
 @pytest.mark.faults
-def test_runs_that_are_killed_at_random_moments_go_on(expected, regdb_root, tmp_path):
+def test_runs_that_are_killed_at_random_moments_go_on(expected, regdb_root, tmp_path, tally):
     draw = random.Random(1)
     for number in range(KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
         words = arguments(folder, "regdb", regdb_root, num_workers=str(number % 2))
         kill_and_go_on(draw.uniform(0, expected[1]), words, expected, folder)
-    print(f"killed at {KILLS} random moments of {expected[1]:.1f} s, continued to the same weights and results")
+    tally(KILLS, "runs killed at random moments, continued to the same weights and results")
 
 
 @pytest.mark.faults
-def test_a_run_that_is_killed_again_and_again_goes_on(expected, regdb_root, tmp_path):
+def test_a_run_that_is_killed_again_and_again_goes_on(expected, regdb_root, tmp_path, tally):
     """One run, killed at an operation on files, which is often within a write, each time that it goes on."""
     draw = random.Random(2)
     process = start(arguments(tmp_path, "regdb", regdb_root), kill_at=200)
@@ -213,7 +213,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on(expected, regdb_root, tmp_
         process = go_on(folder, kill_at=draw.randrange(1, 2500))
     assert kills >= 5
     assert_equal_runs(folder, expected[0])
-    print(f"one run killed within {kills} operations on files")
+    tally(kills, "times that one run was killed at an operation on files, with the same result in the end")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

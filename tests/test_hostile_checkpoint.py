@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import pickle
-import random
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import within
+from fuzzing import mutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_main import arguments, refused, run
@@ -302,45 +302,22 @@ def test_what_is_known_of_the_training_is_logged(text, note, state, words, tmp_p
     assert ("make sure that" in log) == bool(note and "trained" not in note)
 
 
-def _mutations(data: bytes, seed: int, count: int) -> Iterator[bytes]:
-    """``count`` damaged versions of ``data``: cut, flipped, overwritten, spliced, doubled or enlarged."""
-    draw = random.Random(seed)
-    for number in range(count):
-        changed = bytearray(data)
-        a, b = sorted(draw.randrange(len(data) + 1) for _ in range(2))
-        kind = number % 6
-        if kind == 0:
-            del changed[a:]
-        elif kind == 1:
-            for _ in range(draw.randint(1, 8)):
-                changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-        elif kind == 2:
-            changed[a : a + 4] = draw.choice([b"\x00" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", draw.randbytes(4)])
-        elif kind == 3:
-            del changed[a:b]
-        elif kind == 4:
-            changed[a:a] = data[a:b]
-        else:
-            changed[a:a] = draw.randbytes(draw.randint(1, 40))
-        yield bytes(changed)
-
-
 def damaged(kind: str, network: nn.Module, seed: int, count: int) -> Iterator[bytes]:
     """Fuzzed checkpoints of ``network``."""
     good = saved(network.state_dict())
     if kind == "archive":
-        yield from _mutations(good, seed, count)
+        yield from mutations(good, seed, count)
     elif kind == "old":
-        yield from _mutations(legacy(network.state_dict()), seed, count)
+        yield from mutations(legacy(network.state_dict()), seed, count)
     else:  # right checksums, so that torch gets to see the damaged pickle
         with zipfile.ZipFile(io.BytesIO(good)) as old:
             (name,) = (name for name in old.namelist() if name.endswith("data.pkl"))
             pickled = old.read(name)
-        for changed in _mutations(pickled, seed, count):
+        for changed in mutations(pickled, seed, count):
             yield archive(good, lambda n, r, name=name, changed=changed: changed if n == name else r)
 
 
-def fuzz(kind: str, count: int, tmp_path: Path) -> None:
+def fuzz(kind: str, count: int, tmp_path: Path, tally) -> None:
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     path = tmp_path / "fuzzed.pth"
     outcomes = {"read": 0, "refused": 0}
@@ -354,7 +331,7 @@ def fuzz(kind: str, count: int, tmp_path: Path) -> None:
                 assert str(error).isprintable()
                 outcomes["refused"] += 1
         assert all(value.float().isfinite().all() for value in network.state_dict().values())
-    print(f"{count} fuzzed checkpoints ({kind}): {outcomes}")
+    tally(count, f"damaged checkpoints ({kind}): {outcomes['read']} read, {outcomes['refused']} refused")
     assert outcomes["refused"] > count / 2
 
 
@@ -364,14 +341,14 @@ pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fuzzed(kind, tmp_path):
-    fuzz(kind, FAST, tmp_path)
+def test_fuzzed(kind, tmp_path, tally):
+    fuzz(kind, FAST, tmp_path, tally)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
-def test_fuzzed_at_length(kind, tmp_path):
-    fuzz(kind, MANY, tmp_path)
+def test_fuzzed_at_length(kind, tmp_path, tally):
+    fuzz(kind, MANY, tmp_path, tally)
 
 
 def test_as_the_program_ends(words, tmp_path, capsys):

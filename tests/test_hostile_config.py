@@ -233,7 +233,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def _mutations(data: bytes, seed: int, count: int) -> Iterator[bytes]:
+def _changed(data: bytes, seed: int, count: int) -> Iterator[bytes]:
     """``count`` damaged versions of ``data``: cut, flipped, spliced, doubled, or with pieces of syntax put in."""
     draw = random.Random(seed)
     for number in range(count):
@@ -256,24 +256,24 @@ def _mutations(data: bytes, seed: int, count: int) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-def fuzz(count: int, tmp_path: Path) -> None:
+def fuzz(count: int, tmp_path: Path, tally) -> None:
     files = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yml"))]
     files.append(get_config(CONFIGS / "RegDB_MCJA.yml").dump().encode())
     path, tried, read = tmp_path / "fuzzed.yml", 0, 0
     for seed, data in enumerate(files):
-        for content in _mutations(data, seed, count // len(files)):
+        for content in _changed(data, seed, count // len(files)):
             path.write_bytes(content)
             read += attempt(path, [])
             tried += 1
-    print(f"{tried} fuzzed configurations: {read} read, {tried - read} refused")
+    tally(tried, f"damaged configurations: {read} read, {tried - read} refused")
     assert tried >= 150
     assert 0 < read < tried
 
 
-def test_fuzzed(tmp_path):
-    fuzz(FAST, tmp_path)
+def test_fuzzed(tmp_path, tally):
+    fuzz(FAST, tmp_path, tally)
 
 
 @pytest.mark.faults
-def test_fuzzed_at_length(tmp_path):
-    fuzz(MANY, tmp_path)
+def test_fuzzed_at_length(tmp_path, tally):
+    fuzz(MANY, tmp_path, tally)

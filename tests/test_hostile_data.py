@@ -133,24 +133,23 @@ def fuzz_images(tmp_path: Path, form: str, seed: int, count: int) -> Counter:
 
 @pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
 @pytest.mark.parametrize("form", FORMS)
-def test_damaged_images(form, tmp_path, record_property):
+def test_damaged_images(form, tmp_path, tally):
     (tmp_path / "x.jpg").write_bytes(FORMS[form])
     assert read_image(tmp_path / "x.jpg", SIZE).shape == (3, *SIZE)
     found = fuzz_images(tmp_path, form, seed=1, count=FEW["images"])
-    report(record_property, form, found)
+    report(tally, form, found)
     assert found["refused"] > 0
 
 
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
 @pytest.mark.parametrize("form", FORMS)
-def test_many_damaged_images(form, tmp_path, record_property):
-    report(record_property, form, fuzz_images(tmp_path, form, seed=2, count=MANY["images"]))
+def test_many_damaged_images(form, tmp_path, tally):
+    report(tally, form, fuzz_images(tmp_path, form, seed=2, count=MANY["images"]))
 
 
-def report(record_property, form: str, found: Counter) -> None:
-    record_property("cases", sum(found.values()))
-    print(f"{sum(found.values())} damaged {form} files: {found['read']} read, {found['refused']} refused")
+def report(tally, form: str, found: Counter) -> None:
+    tally(sum(found.values()), f"damaged {form} files: {found['read']} read, {found['refused']} refused")
 
 
 # --- images: whole, but not what belongs there ----------------------------------------------------------------------
@@ -281,16 +280,16 @@ def fuzz_matlab(tmp_path: Path, form: str, seed: int, count: int) -> Counter:
 
 
 @pytest.mark.parametrize("form", MATLAB_FORMS)
-def test_damaged_permutation_files(form, tmp_path, record_property):
+def test_damaged_permutation_files(form, tmp_path, tally):
     found = fuzz_matlab(tmp_path, form, seed=1, count=FEW["matlab"])
-    report(record_property, f"{form} .mat", found)
+    report(tally, f"{form} .mat", found)
     assert found["refused"] > 0
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("form", MATLAB_FORMS)
-def test_many_damaged_permutation_files(form, tmp_path, record_property):
-    report(record_property, f"{form} .mat", fuzz_matlab(tmp_path, form, seed=2, count=MANY["matlab"]))
+def test_many_damaged_permutation_files(form, tmp_path, tally):
+    report(tally, f"{form} .mat", fuzz_matlab(tmp_path, form, seed=2, count=MANY["matlab"]))
 
 
 def read(tmp_path: Path, content: bytes) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import GOLDEN, within
-from test_hostile_checkpoint import _mutations
+from fuzzing import mutations
 
 from tools.score import main as score_main
 from utils.cli import run_program
@@ -127,22 +127,22 @@ def test_golden_features_are_read():
     assert scored(GOLDEN / "regdb_features.npz") == 0
 
 
-def fuzz(count: int, tmp_path: Path, capsys) -> None:
+def fuzz(count: int, tmp_path: Path, capsys, tally) -> None:
     path, codes = tmp_path / "fuzzed.npz", []
     for seed, data in enumerate((packed(), packed(np.savez_compressed))):
-        for content in _mutations(data, seed, count // 2):
+        for content in mutations(data, seed, count // 2):
             path.write_bytes(content)
             codes.append(scored(path))
             assert capsys.readouterr().err.count("\n") == (codes[-1] == 2)
     assert set(codes) <= {0, 2}
-    print(f"{len(codes)} fuzzed files of features: {codes.count(0)} scored, {codes.count(2)} refused")
+    tally(len(codes), f"damaged files of features: {codes.count(0)} scored, {codes.count(2)} refused")
     assert codes.count(2) > count / 2
 
 
-def test_fuzzed(tmp_path, capsys):
-    fuzz(FAST, tmp_path, capsys)
+def test_fuzzed(tmp_path, capsys, tally):
+    fuzz(FAST, tmp_path, capsys, tally)
 
 
 @pytest.mark.faults
-def test_fuzzed_at_length(tmp_path, capsys):
-    fuzz(MANY, tmp_path, capsys)
+def test_fuzzed_at_length(tmp_path, capsys, tally):
+    fuzz(MANY, tmp_path, capsys, tally)
