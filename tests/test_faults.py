@@ -209,8 +209,8 @@ def test_a_run_that_is_killed_again_and_again_goes_on(expected, regdb_root, tmp_
         kills += 1
         assert kills < 200, "it gets nowhere"
         assert_intact(folder)
-        # a state alone takes some 600 operations
-        process = go_on(folder, kill_at=draw.randrange(1, 2500))
+        # a state takes some 600 operations and an epoch three times as many: later processes get further
+        process = go_on(folder, kill_at=draw.randrange(1, 2000 + 200 * kills))
     assert kills >= 5
     assert_equal_runs(folder, expected[0])
     tally(kills, "times that one run was killed at an operation on files, with the same result in the end")

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from utils.errors import Stopped, UserError
@@ -53,7 +54,8 @@ def run_program(main: Callable[[], int]) -> int:
 
 
 def _end(message: str, code: int) -> int:
-    logger.error("%s", message)
+    with suppress(UserError):  # a log that cannot be written may be why the program ends
+        logger.error("%s", message)
     print(message, file=sys.stderr)
     return code
 

@@ -4,6 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
+from utils.errors import UserError
+
 FORMAT = "%(asctime)s %(message)s"
 
 
@@ -12,7 +14,10 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         self.addFilter(lambda _: False)
-        raise  # noqa: PLE0704 - called where the error is being handled
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror}); make room there") from None
+        super().handleError(record)
 
 
 def set_up_logging(file: Path | None = None) -> None:
