@@ -14,6 +14,7 @@ from test_trainer import make_schedule, make_training
 
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
+from engine.precision import TorchPrecision
 from engine.progress import TESTED
 from engine.state import PATTERN, newest_state
 from engine.trainer import train
@@ -149,6 +150,30 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
     again = make_training()
     assert train(again, schedule, tmp_path, continued=True) == best
     assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_loss_scaling_goes_on(tmp_path):
+    """Scaling grows with the steps that went well; one that began anew would step down other gradients."""
+
+    def scaled():
+        training = make_training()
+        training.precision = TorchPrecision(training.device, torch.float16)
+        training.precision.scaler.set_growth_interval(3)
+        return training
+
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    expected, whole, parts = scaled(), tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    train(expected, schedule, whole)
+    stopped = scaled()
+    stop_at(stopped, 7)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    again = scaled()
+    train(again, schedule, parts, continued=True)
+    assert again.precision.scaler.get_scale() == expected.precision.scaler.get_scale() > 2.0**16
+    assert_same(again, expected, parts, whole)
 
 
 # --- damaged states -------------------------------------------------------------------------------------------------
