@@ -105,6 +105,9 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
         states.save(progress.iteration)
         saved = time.monotonic()
 
+    def due() -> bool:
+        return 0 < 60 * schedule.checkpoint_minutes <= time.monotonic() - saved
+
     def end_if_asked() -> None:
         if interruption.received:
             raise Stopped(interruption.received)
@@ -113,14 +116,14 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
     def watch(engine: Engine) -> None:
         finite.look(engine)
         logs = progress.done % schedule.log_period == 0
-        due = 0 < 60 * schedule.checkpoint_minutes <= time.monotonic() - saved
-        if logs or due or interruption.received:
+        saves = due() or interruption.received
+        if logs or saves:
             finite.ask()
         if logs:
             values = {name: value.item() for name, value in engine.state.output.items()}
             total = len(training.loader.batch_sampler.batches)
             logger.info("epoch %d [%d/%d] %s", progress.epoch, progress.done, total, describe(values))
-        if due or interruption.received:
+        if saves:
             save()
         end_if_asked()
 
@@ -130,9 +133,14 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
         epoch, figures = progress.epoch, _epoch_figures(training, progress)
         logger.info("epoch %d done: %s", epoch, describe(figures))
         if schedule.evaluates(epoch):
-            save()
-            with interruption.immediate():  # for which nothing that was trained is lost
-                tested = schedule.evaluate(model)
+            if due():
+                save()
+            try:
+                with interruption.immediate():  # it may take minutes, and changes nothing
+                    tested = schedule.evaluate(model)
+            except Stopped:
+                save()
+                raise
             figures |= {name: getattr(tested, name) for name in TESTED}
             logger.info("epoch %d test: %s", epoch, describe(tested._asdict()))
             if progress.consider(epoch, tested, model):
