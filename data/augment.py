@@ -1,16 +1,19 @@
 """Training augmentation in batches, on the device of the images: VIMC and the standard augmentations.
 
-All random numbers are drawn on the CPU from one generator, so they are the same on every device, and applying them
-never waits for the device.
+All random numbers are drawn on the CPU from one generator, so they are the same on every device, and sent to the device
+through pinned memory, so that nothing waits for it.
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from data.hue import adjust_hue
+from data.transfer import send
 from data.vimc import box_mask, channel_cutmix, spectrum_jitter, weighted_grayscale
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -38,6 +41,12 @@ class Parameters:
     flip: Tensor  # (B,) booleans
     shift: Tensor  # (B, 2) pixels down and right that the crop window moves, -padding ... padding
     erase_box: Tensor  # (B, 4) top, left, height, width; height 0 erases nothing
+
+    def to(self, device: torch.device) -> "Parameters":
+        return Parameters(**{name: send(values, device) for name, values in vars(self).items()})
+
+    def of(self, rows: Tensor) -> "Parameters":
+        return Parameters(**{name: values[rows] for name, values in vars(self).items()})
 
 
 class BatchAugment:
@@ -134,38 +143,45 @@ class BatchAugment:
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
     """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), contiguous."""
     finish = finish_each if images.device.type == "cpu" else finish_together
-    return finish(_colour(images, parameters), parameters)
+    rows = {kind: send((parameters.colour == kind).nonzero()[:, 0], images.device) for kind in CHANGES}
+    parameters = parameters.to(images.device)
+    return finish(_colour(images, parameters, rows), parameters)
 
 
 def normalise(images: Tensor, *, out: Tensor | None = None) -> Tensor:
     """uint8 -> float32 in [0, 1] -> less the ImageNet mean, divided by its deviation; the shape stays."""
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _imagenet(images.device)
     values = images.to(torch.float32, copy=True).div_(255).sub_(mean)
     return torch.div(values, std, out=values if out is None else out)
 
 
-def _colour(images: Tensor, parameters: Parameters) -> Tensor:
-    apply = {
-        HUE: lambda part, p: adjust_hue(part, p.hue),
-        GRAYSCALE: lambda part, p: weighted_grayscale(part, p.weights),
-        CUTMIX: lambda part, p: channel_cutmix(part, p.channels[:, 0], p.channels[:, 1], p.cutmix_box),
-        JITTER: lambda part, p: spectrum_jitter(part, p.channels[:, 0], p.factor),
-    }
+@cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (3, 1, 1); made once, because making them on a GPU waits for it."""
+    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+
+CHANGES: dict[int, Callable[[Tensor, Parameters], Tensor]] = {
+    HUE: lambda images, p: adjust_hue(images, p.hue),
+    GRAYSCALE: lambda images, p: weighted_grayscale(images, p.weights),
+    CUTMIX: lambda images, p: channel_cutmix(images, p.channels[:, 0], p.channels[:, 1], p.cutmix_box),
+    JITTER: lambda images, p: spectrum_jitter(images, p.channels[:, 0], p.factor),
+}
+
+
+def _colour(images: Tensor, parameters: Parameters, rows: dict[int, Tensor]) -> Tensor:
+    """Change the ``rows`` of each kind; parameters and rows are on the device of the images."""
     result = images.clone()
-    for kind, change in apply.items():
-        rows = (parameters.colour == kind).nonzero()[:, 0]  # on the CPU, where the parameters are
-        if len(rows):
-            chosen = Parameters(**{field.name: getattr(parameters, field.name)[rows] for field in fields(parameters)})
-            rows = rows.to(images.device)
-            result[rows] = change(images[rows], chosen)
+    for kind, chosen in rows.items():
+        if len(chosen):
+            result[chosen] = CHANGES[kind](images[chosen], parameters.of(chosen))
     return result
 
 
 def finish_together(images: Tensor, parameters: Parameters) -> Tensor:
     """Flip, crop, normalise and erase a batch at once; few steps, as a GPU likes it."""
-    device = images.device
-    images = _flip_and_crop(images, parameters.flip.to(device), parameters.shift.to(device))
-    erased = box_mask(parameters.erase_box, images.shape[-2:], device)[:, None]
+    images = _flip_and_crop(images, parameters.flip, parameters.shift)
+    erased = box_mask(parameters.erase_box, images.shape[-2:], images.device)[:, None]
     return normalise(images).masked_fill_(erased, 0)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from data.augment import normalise
 from data.base import Batch, ReIDDataset
 from data.loaders import Loader, ordered_loader
+from data.transfer import send
 from utils.features import SPECTRA, Features
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -73,7 +74,7 @@ class Extractor:
 
         @torch.inference_mode()
         def step(engine: Engine, batch: Batch) -> None:
-            images = batch.images.to(self.device, non_blocking=True)
+            images = send(batch.images, self.device)
             positions.append(batch.indices)
             embeddings.append(torch.stack([self._embed(model, spectrum(images, name)) for name in names]))
 

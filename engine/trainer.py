@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from data.augment import BatchAugment
 from data.base import Batch
 from data.loaders import Loader
+from data.transfer import send
 from engine.checkpoints import BEST, keep_recent, save_state
 from engine.finite import FiniteLoss
 from engine.precision import ApexPrecision, TorchPrecision
@@ -218,9 +219,9 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
         model.train()
         infrared = batch.is_infrared  # on the CPU, where augmentation is drawn
-        images = training.augment(batch.images.to(device, non_blocking=True), infrared)
-        labels = batch.labels.to(device, non_blocking=True)
-        logits, losses = forward(images, labels, infrared.to(device, non_blocking=True))
+        images = training.augment(send(batch.images, device), infrared)
+        labels = send(batch.labels, device)
+        logits, losses = forward(images, labels, send(infrared, device))
         training.precision.step(sum(losses.values()), training.optimizer)
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         return {"cls_acc": accuracy, **{name: loss.detach() for name, loss in losses.items()}}

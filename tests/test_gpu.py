@@ -2,11 +2,17 @@
 
 import pytest
 import torch
-from test_trainer import losses_of, make_training
+from test_continuation import stop_at
+from test_trainer import losses_of, make_schedule, make_training
 
-from engine.precision import TorchPrecision
+from data.augment import BatchAugment
+from engine.device import place
+from engine.precision import TorchPrecision, inference_dtype
+from engine.trainer import train, train_step
+from losses.criterion import Criterion
 from losses.soft_rank import soft_rank
 from models import MCJA
+from utils.errors import Stopped
 
 pytestmark = pytest.mark.gpu
 
@@ -31,6 +37,54 @@ def test_embeddings_agree_with_the_cpu():
     images = torch.randn(4, 3, 96, 48)
     with torch.no_grad():
         torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), model.cpu()(images), rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_never_waits_for_the_device():
+    training = on_gpu(dtype=torch.float16)
+    training.criterion = Criterion(soft_rank="builtin")
+    step, batches = train_step(training), list(training.loader)
+    step(None, batches[0])  # makes tables and constants
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        output = step(None, batches[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(value.isfinite() for value in output.values())
+
+
+def test_augmentation_is_that_of_the_cpu():
+    images = torch.randint(0, 256, (40, 3, 64, 32), dtype=torch.uint8)
+    infrared = torch.arange(40) % 3 == 0
+    ours, theirs = (BatchAugment(seed=3)(images.to(device), infrared).cpu() for device in ("cuda", "cpu"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1.01 / 255 / 0.224)  # a grey level may truncate either way
+    assert (ours - theirs).abs().gt(1e-5).float().mean() < 1e-3
+
+
+def test_mixed_precision_embeddings():
+    model = place(MCJA(5, backbone="resnet18"), torch.device("cuda")).eval()
+    images = torch.randn(8, 3, 96, 48, device="cuda").to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        exact = model(images)
+        with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True)):
+            mixed = model(images).float()
+    assert ((mixed - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-2
+
+
+def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
+    """As near as a GPU repeats itself: the same curve."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    schedule = make_schedule(num_epoch=2)
+    expected, stopped, again = (on_gpu(dtype=torch.float16) for _ in range(3))
+    train(expected, schedule, whole)
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    train(again, schedule, parts, continued=True)
+    for name, value in expected.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
 
 
 def test_soft_ranks_agree_with_the_cpu():
