@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from benchmarks.data import make_images
-from benchmarks.timing import measure, write_report
+from benchmarks.timing import measure, prepare, write_report
 from configs import get_config
 from data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from data.base import ReIDDataset, Sample
-from engine.device import describe_device, place, select_device
+from engine.device import describe_device, place
 from engine.extract import CHANNELS, Extractor
 from engine.precision import inference_dtype
 from models import build_model
@@ -120,8 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])
-    device = select_device(arguments.gpu)
-    torch.manual_seed(arguments.seed)
+    device = prepare(arguments.gpu, seed=arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         make_images(Path(name), arguments.images, arguments.seed)
         rows = measure_extraction(cfg, device, MadeTestSet(name, "test", cfg.image_size), arguments.repeats)

@@ -4,7 +4,6 @@ The whole SYSU-MM01 test (8 settings, 10 trials, 4 spectra) and both directions 
 made-up features of 2,048 dimensions; one trial against loops in NumPy; and the growth with the gallery's size.
 """
 
-import argparse
 import sys
 import time
 import tracemalloc
@@ -15,6 +14,7 @@ from benchmarks.loops import loop_metrics, loop_mser
 from benchmarks.made_features import regdb, sysu
 from benchmarks.timing import measure, write_report
 from configs.default import dataset_cfg
+from utils.cli import Parser, run_program
 from utils.metrics import retrieval_metrics
 from utils.protocols import regdb_search, score, sysu_search
 from utils.rerank import MSER, QueryReranker, mser_distance
@@ -107,7 +107,7 @@ def growth() -> list[dict[str, object]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="where the report is written to")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args(argv)
@@ -116,4 +116,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

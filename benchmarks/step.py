@@ -1,24 +1,25 @@
 """Time and memory of the training step: ``python -m benchmarks.step [--cfg FILE] [--gpu 0] [--json FILE]``.
 
-The whole step (transfer, augmentation, forward, losses, backward, optimiser) on fresh batches, against the yardstick:
-the same step fed one augmented batch that stays on the device. Batches are made up, so no data set is needed.
+The whole step (transfer, augmentation, forward, losses, backward, optimiser) on batches in pinned memory, against the
+yardstick: the same step fed one augmented batch that stays on the device. Batches are made up, so no data set is
+needed; how fast they can be read is for ``benchmarks.data`` to say.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks.timing import measure, write_report
+from benchmarks.timing import measure, prepare, write_report
 from configs import get_config
 from data import build_augment
 from data.base import Batch
-from engine.device import describe_device, place, select_device
+from engine.device import describe_device, place
 from engine.precision import build_precision
 from engine.trainer import Training, train_step
 from losses import build_criterion
 from models import build_model
+from utils.cli import Parser, run_program
 
 
 class Resident:
@@ -44,7 +45,7 @@ def made_batches(count: int, size: int, p_size: int, image_size: tuple[int, int]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.step", description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
     parser.add_argument("--gpu", default="auto")
     parser.add_argument("--steps", type=int, default=20, help="steps per repeat")
@@ -53,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])
-    device = select_device(arguments.gpu)
-    torch.manual_seed(0)
+    device = prepare(arguments.gpu, seed=0)
     rows = [measure_steps(cfg, device, arguments.steps, arguments.repeats)]
     write_report(arguments.json, "step", rows)
     return 0
@@ -108,4 +108,4 @@ def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import torch
 
+from engine.device import select_device
 from utils.files import write_json
+from utils.seeds import seed_everything
 from utils.versions import commit, versions
 
 
@@ -22,6 +24,15 @@ class Timing(NamedTuple):
     median: float
     minimum: float
     runs: tuple[float, ...]
+
+
+def prepare(gpu: str, *, seed: int) -> torch.device:
+    """The device, with torch set up on it as for a run."""
+    device = select_device(gpu)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what is asked of the GPU without naming one is asked of it
+    seed_everything(seed)
+    return device
 
 
 def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1) -> Timing:

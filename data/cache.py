@@ -139,7 +139,9 @@ def _header(dataset: ReIDDataset) -> bytes:
             state = (dataset.root / path).stat()
         except OSError as error:
             raise UserError(f"{dataset.root / path}: cannot be read ({error.strerror})") from None
-        files.update(json.dumps([str(path), state.st_size, state.st_mtime_ns]).encode())
+        # ctime, too: unpackers and copies set mtime to what it was elsewhere, and many images are of one size
+        known = [str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        files.update(json.dumps(known).encode())
     content = {
         "format": FORMAT,
         "shape": [len(dataset), 3, *dataset.image_size],

@@ -385,3 +385,21 @@ def test_too_little_shared_memory(root, folder, monkeypatch):
 
 def test_available_memory():
     assert 2**20 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_images_that_changed_places_are_noticed(regdb_root, tmp_path):
+    """Of one size and, as unpackers leave them, of one time."""
+    root = Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
+    images = sorted(root.glob("Visible/*/*.bmp"))[:2]
+    for path in images:
+        os.utime(path, (1e9, 1e9))
+    options = {"folder": tmp_path / "cache", "device": torch.device("cpu"), "num_workers": 0}
+    cached_source(RegDB(root, "train", SIZE), "disk", **options)
+    cached_source(RegDB(root, "test", SIZE), "disk", **options)
+    images[0].rename(tmp_path / "aside")
+    images[1].rename(images[0])
+    (tmp_path / "aside").rename(images[1])
+    for split in ("train", "test"):
+        dataset = RegDB(root, split, SIZE)
+        expected = dataset.source.take(range(len(dataset)))
+        assert torch.equal(cached_source(dataset, "disk", **options).take(range(len(dataset))), expected)

@@ -183,3 +183,12 @@ def test_table_and_means():
     assert result.mean == TrialScore(55, 65, 75, 85, 42, 31)
     assert result.std.rank1 == 5
     assert "| x | 55.00 ± 5.00 | 65.00 | 75.00 | 85.00 | 42.00 ± 2.00 | 31.00 | 2 |" in markdown_table({"x": result})
+
+
+@pytest.mark.parametrize("scale", [1, 1e15, 1e30])
+def test_large_features_are_normalised_all_the_same(scale):
+    values = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    arrays = (np.array(list("abcd")), np.arange(4), np.arange(4))
+    (normalised,) = Features(*arrays, {"original": values * np.float32(scale)}).normalised(["original"], np.arange(4))
+    expected = values / np.linalg.norm(values, axis=1, keepdims=True)
+    np.testing.assert_allclose(normalised, expected, rtol=1e-5, atol=1e-7)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,25 @@ def test_without_numba_the_loops_run_in_numpy():
     program = "import sys; sys.modules['numba'] = None; import utils.kernels as k; print(k.smallest.__module__)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == kernels_numpy.__name__
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_damaged_compiled_code_is_made_anew(content, tmp_path):
+    """What numba keeps on the disk may be cut by a power failure; half of it stands for None."""
+    program = (
+        "import numpy as np, utils.kernels_numba as k; a = np.arange(12.0).reshape(3, 4);"
+        " print(k.smallest(a, 2).tolist(), k.row_maxima(a, np.array([0, 3])).tolist())"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> str:
+        options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run(command, **options, check=True).stdout
+
+    expected = run()
+    kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
+    assert run() == expected

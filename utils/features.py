@@ -55,7 +55,10 @@ class Features:
         result = np.empty((len(names), len(positions), self.spectra[names[0]].shape[1]), dtype=np.float32)
         for rows, name in zip(result, names, strict=True):
             rows[:] = self.spectra[name][positions]
-            rows /= np.sqrt(np.einsum("ij,ij->i", rows, rows)).clip(min=1e-12)[:, None]
+            length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+            huge = ~np.isfinite(length)  # only in float32
+            length[huge], rows[huge] = 1, _normalised_huge(rows[huge])
+            rows /= length.clip(min=1e-12)[:, None]
         return result
 
     def save(self, path: str | Path) -> None:
@@ -84,6 +87,11 @@ class Features:
             raise UserError(f"{path}: no such file of features") from None
         except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
             raise UserError(f"{path}: not a file of features ({reason(error)}); save it again") from None
+
+
+def _normalised_huge(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # by numpy's letters

@@ -3,6 +3,8 @@
 Same functions, arguments and results as :mod:`utils.kernels_numpy`, which documents them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import config, njit, prange
 from scipy import sparse
@@ -10,7 +12,22 @@ from scipy import sparse
 # threads of its own: with OpenMP's, the first kernel would change how many of them torch computes with, and so the last
 # digits of what a training finds after its first evaluation
 config.THREADING_LAYER = "workqueue"
-compiled = njit(parallel=True, cache=True, nogil=True)
+
+
+def compiled(function: Callable) -> Callable:
+    """``function`` in machine code, which is kept on the disk; compiled anew where what is kept there is damaged, or
+    nothing can be kept."""
+    kept, fresh = (njit(parallel=True, cache=cache, nogil=True)(function) for cache in (True, False))
+
+    def call(*arguments):
+        try:
+            return kept(*arguments)
+        except Exception:  # numba raises nearly anything on a damaged file; an error of the loops comes again
+            return fresh(*arguments)
+
+    return call
+
+
 LANES = 128  # gallery rows that are compared with a query side by side, by vector instructions
 TOGETHER = 4  # candidates whose minima are added up before the sum is stored
 
