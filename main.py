@@ -1,5 +1,12 @@
 """Train and test MCJA: ``python main.py --cfg configs/SYSU_MCJA.yml --gpu 0 --seed 8 --desc MCJA [KEY VALUE ...]``."""
 
+import os
+import signal
+
+if __name__ == "__main__":  # importing torch takes seconds, in which a signal should end the program in one line, too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: (os.write(2, b"stopped while starting\n"), os._exit(128 + number)))
+
 import argparse
 import logging
 import shlex
@@ -24,7 +31,7 @@ from utils.errors import Stopped, UserError
 from utils.files import write_json, write_text
 from utils.logs import set_up_logging
 from utils.results import Results, markdown_table, mean_figures, trial_figures
-from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model
+from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model, is_complete
 from utils.seeds import seed_everything
 
 logger = logging.getLogger("main")
@@ -51,11 +58,13 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(argv)
     command = shlex.join(["python", "main.py", *argv])
+    if arguments.continued and is_complete(arguments.continued):
+        print(f"{arguments.continued} is complete: its results are in {arguments.continued / RESULTS}")
+        return 0
     run = Run.reopen(arguments.continued) if arguments.continued else None
     goes_on = run is not None and has_states(run.folder)  # one that was stopped before its first state begins anew
-    if run and run.complete:
-        print(f"{run.folder} is complete: its results are in {run.folder / RESULTS}")
-        return 0
+    if run and not goes_on and any(run.folder.glob("*.pth")):
+        raise UserError(f"--continue: {run.folder} holds models, but no training state; start a new run")
     if run:
         cfg = get_continued_config(run.folder / CONFIG, arguments.overrides)
     else:
@@ -78,8 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         differences = run.go_on(command=command, device=describe_device(device))
     else:
         folder = create_run_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
-        run = Run.begin(folder, command=command, seed=seed, device=describe_device(device))
-        write_text(folder / CONFIG, cfg.dump())
+        run = Run.begin(folder, config=cfg.dump(), command=command, seed=seed, device=describe_device(device))
     set_up_logging(run.folder / "log.txt")
     logger.info("%s", "\n".join(f"{name}: {value}" for name, value in run.conditions.items()))
     for name, (then, now) in differences.items():
@@ -121,6 +129,10 @@ def build_loaded_model(cfg: CfgNode, *, fresh: bool = True) -> tuple[MCJA, LoadR
     model = build_model(cfg, pretrained="none")
     report = load_weights(model, cfg.resume)
     report.require_same_network(cfg.resume)
+    if cfg.test_only and "classifier.weight" in report.mismatched:
+        raise UserError(
+            f"{cfg.resume}: was trained on another number of classes than num_id {cfg.num_id}; set num_id to its own"
+        )
     return model, report
 
 

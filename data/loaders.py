@@ -1,12 +1,16 @@
 """Loaders of training batches and of images in order."""
 
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
+from utils.errors import LoaderDied
 from utils.interruption import leave_signals_to_the_main_process
 
 
@@ -43,11 +47,37 @@ class ProcessLoader(DataLoader):
             **options,
         )
 
+    def __iter__(self) -> Iterator:
+        with _deaths_reported():
+            iterator = super().__iter__()
+        if self.num_workers > 0 and threading.current_thread() is threading.main_thread():
+            # torch's handler would raise in the middle of whatever the program does when a process dies; without it,
+            # that shows when the next batch is asked for
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return self._batches(iterator)
+
+    def _batches(self, iterator: Iterator) -> Iterator:
+        with _deaths_reported():
+            yield from iterator
+
     def close(self) -> None:
         """End the processes now; the garbage collector, or the end of the program, may take 5 s for each of them."""
         iterator, self._iterator = self._iterator, None
         if self.num_workers > 0 and iterator is not None:
             iterator._shutdown_workers()
+
+
+@contextmanager
+def _deaths_reported() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LoaderDied(
+            "a loader process was killed, as systems do that run out of memory or of /dev/shm; lower num_workers,"
+            " or use `cache device`"
+        ) from None
 
 
 Loader = ProcessLoader | DirectLoader

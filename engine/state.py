@@ -7,7 +7,7 @@ model so far) and all random states. What else lies in a run's folder follows fr
 import logging
 import random
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +16,13 @@ import torch
 
 from engine.checkpoints import save_state
 from utils.errors import UserError
+from utils.messages import reason
 
 logger = logging.getLogger(__name__)
 
 NAME = "state_{:08d}.pth"  # by iterations since the training began
 PATTERN = "state_*.pth"
+DAMAGED = ".damaged"
 KEPT = 2  # the newest, and one to fall back to
 FORMAT = 1
 
@@ -91,18 +93,21 @@ class States:
         """Load the newest intact state into the parts; which one it was.
 
         Raises:
-            UserError: none is intact, or it belongs to other training images.
+            UserError: none is intact, one cannot be read, or it belongs to another network or other training images.
         """
-        state, path = newest_state(self.folder)
+        state, path = newest_state(self.folder, self.parts)
         if state["images"] != self.images:
             raise UserError(
-                f"{path}: the training images are not those that the run began with; set data_root to where they are"
+                f"{path}: the training images are not those that the run began with; set data_root to where they are,"
+                " and restore what has been lost or, with skip_unreadable, has become unreadable"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        for other in self.folder.glob(PATTERN):  # newer ones are damaged, and would stand in the way of those to come
-            if other > path:
-                other.unlink()
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: does not belong to the run's configuration ({reason(error)}); was its config.yml changed?"
+            ) from None
         return path
 
 
@@ -110,22 +115,25 @@ def has_states(folder: Path) -> bool:
     return any(folder.glob(PATTERN))
 
 
-def newest_state(folder: Path) -> tuple[dict, Path]:
-    """The newest state of a run that is intact; says which ones are not."""
-    paths = sorted(folder.glob(PATTERN), reverse=True)
+def newest_state(folder: Path, parts: Iterable[str] = ()) -> tuple[dict, Path]:
+    """The newest state of a run that is intact and holds ``parts``; says which ones are not, and puts them aside."""
+    paths = sorted((path for path in folder.glob(PATTERN) if path.is_file()), reverse=True)
     for path in paths:
         try:
-            return _read(path), path
+            return _read(path, parts), path
+        except (OSError, MemoryError) as error:  # nothing is wrong with the state
+            raise UserError(f"{path}: cannot be read now ({reason(error)}); try again") from None
         except Exception as error:  # torch and zipfile raise nearly anything on a damaged file
-            logger.warning(
-                "%s is damaged (%s); going back to the state before it", path, " ".join(str(error).split())[:200]
-            )
+            logger.warning("%s is damaged (%s); going back to the state before it", path, reason(error))
+            path.replace(path.with_name(path.name + DAMAGED))
     if paths:
-        raise UserError(f"{folder}: none of its {len(paths)} training states is intact; train anew, with its config")
+        raise UserError(
+            f"{folder}: none of its {len(paths)} training states is intact; train anew, with its config.yml"
+        )
     raise UserError(f"{folder}: holds no training state")
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, parts: Iterable[str]) -> dict:
     with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
         damaged = archive.testzip()
     if damaged:
@@ -133,4 +141,7 @@ def _read(path: Path) -> dict:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
         raise ValueError(f"written by another version of the program (format {state['format']})")
+    lacking = {"images", *parts} - state.keys()
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
     return state

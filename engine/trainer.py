@@ -23,7 +23,7 @@ from engine.precision import ApexPrecision, TorchPrecision
 from engine.progress import TESTED, Progress, describe, write_rows
 from engine.state import RandomStates, States, Threads
 from losses.criterion import Criterion
-from utils.errors import Stopped
+from utils.errors import LoaderDied, Stopped, UserError
 from utils.interruption import Interruption
 from utils.results import TrialScore
 
@@ -161,7 +161,13 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
     board = TensorboardLogger(log_dir=str(folder / "tensorboard"), purge_step=progress.iteration + 1)
     with closing(board), closing(training.loader), interruption.noted():
         _attach_board(board, trainer, training, schedule.log_period)
-        trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
+        try:
+            trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
+        except LoaderDied as error:  # between two steps, or in an evaluation
+            finite.ask()
+            save()
+            end_if_asked()
+            raise UserError(f"{error}; go on with: python main.py --continue {folder}") from None
     return progress.best.epoch if progress.best else None
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from engine.state import PATTERN, newest_state
 from engine.trainer import train
 from main import main
 from utils.cli import run_program
-from utils.errors import Stopped, UserError
+from utils.errors import LoaderDied, Stopped, UserError
 from utils.files import FolderLock
 from utils.results import TrialScore
 
@@ -199,7 +200,13 @@ def foreign(path: Path) -> None:
     save_state({"format": 999}, path)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, empty, foreign])
+def lacking(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    del state["model"]
+    save_state(state, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, foreign, lacking])
 def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_path, caplog):
     expected, expected_folder, best, _ = uninterrupted
     schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
@@ -212,6 +219,57 @@ def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_
     again = make_training()
     assert train(again, schedule, tmp_path, continued=True) == best
     assert f"{newest} is damaged" in caplog.text
+    assert newest.with_name(newest.name + ".damaged").exists()  # put aside, not deleted
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    schedule = make_schedule(num_epoch=2, evaluate=score_of)
+    train(make_training(), schedule, tmp_path)
+    before = sorted(tmp_path.glob(PATTERN))
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.state._read", fail)
+        with pytest.raises(UserError, match="cannot be read now"):
+            train(make_training(), schedule, tmp_path, continued=True)
+    assert sorted(tmp_path.glob(PATTERN)) == before
+
+
+def test_a_state_of_another_network_is_refused(tmp_path):
+    schedule = make_schedule(num_epoch=1, evaluate=score_of)
+    train(make_training(), schedule, tmp_path)
+    other = make_training()
+    other.model.embed = torch.nn.Linear(3, 7)
+    with pytest.raises(UserError, match="does not belong to the run's configuration"):
+        train(other, schedule, tmp_path, continued=True)
+
+
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_a_killed_loader_loses_nothing(when, uninterrupted, tmp_path):
+    expected, expected_folder, best, _ = uninterrupted
+    training = make_training(workers=1)
+
+    def kill_workers(*_):
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        if when == "evaluation":  # of which the loaders may be others
+            raise LoaderDied("a loader process was killed")
+        return score_of(training.model)
+
+    evaluations = []
+
+    def evaluate(model):
+        evaluations.append(1)
+        return kill_workers() if len(evaluations) == 1 else score_of(model)
+
+    with pytest.raises(UserError, match=f"a loader process was killed.*--continue {tmp_path}"):
+        train(training, make_schedule(num_epoch=EPOCHS, evaluate=evaluate), tmp_path)
+    again = make_training()
+    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path, continued=True) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -346,6 +404,23 @@ def test_what_would_change_the_results_is_refused(words, message, whole_run, cap
         assert {path: path.read_bytes() for path in folder.glob("*.*[!t]")} == before
     finally:
         (folder / "kept").rename(folder / "results.json")
+
+
+def test_models_without_a_state_are_not_overwritten(whole_run, tmp_path, capsys):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    for path in (*folder.glob("state_*"), folder / "results.json"):
+        path.unlink()
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    assert "holds models, but no training state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"seed": -4}', '{"seed": 5, "continued": 3}'])
+def test_damaged_conditions(content, whole_run, tmp_path, capsys):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (folder / "results.json").unlink()
+    (folder / "run.json").write_text(content)
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    assert f"error: {folder / 'run.json'}: " in capsys.readouterr().err
 
 
 def test_folders_that_are_no_runs(tmp_path, capsys):

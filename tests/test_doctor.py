@@ -201,9 +201,11 @@ def test_what_a_run_refuses_is_an_error(what, sysu_root, tmp_path, capsys):
 def test_checkpoints(sysu_root, tmp_path, capsys):
     words = words_of(tmp_path, "sysu", sysu_root, test_only="true")
     torch.save(MCJA(3, backbone="resnet10").state_dict(), tmp_path / "whole.pth")
-    code, found = examine(capsys, *words, "resume", str(tmp_path / "whole.pth"))
+    _, found = examine(capsys, *words, "resume", str(tmp_path / "whole.pth"))
+    assert mentions(found["error"], "whole.pth", "another number of classes")
+    code, found = examine(capsys, *words, "resume", str(tmp_path / "whole.pth"), "num_id", "3")
     assert code == 0
-    assert mentions(found["ok"], "whole.pth", "1 mismatched")
+    assert mentions(found["ok"], "whole.pth", "0 mismatched")
     assert not mentions(found["ok"] + found["warning"], "SYSU-MM01 train")  # a test needs no training data
     torch.save(MCJA(3, backbone="resnet18").state_dict(), tmp_path / "other.pth")
     _, found = examine(capsys, *words, "resume", str(tmp_path / "other.pth"))

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from utils.files import write_text
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["utils", "main"])
 KILLS = 20
+ROOT = Path(__file__).parent.parent
 
 
 def assert_intact(folder: Path) -> None:
@@ -230,6 +232,33 @@ def test_signals_end_a_process_with_their_code(number, code, expected, regdb_roo
     assert "Traceback" not in printed
     assert finish(go_on(folder)) == 0
     assert_equal_runs(folder, expected[0])
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "closed pipe"])
+def test_a_terminal_that_is_gone_does_not_end_a_run(stdout, regdb_root, tmp_path):
+    command = [sys.executable, "main.py", *arguments(tmp_path, "regdb", regdb_root, num_epoch="1", mser="false")]
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True}
+    if stdout == "/dev/full":
+        with open("/dev/full", "w") as full_disk:  # noqa: PTH123
+            process = subprocess.Popen(command, stdout=full_disk, **options)
+    else:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+        process.stdout.close()
+    assert process.wait(120) == 0
+    assert "Traceback" not in process.stderr.read()
+    (results_file,) = tmp_path.glob("runs/*/*/results.json")
+    assert json.loads(results_file.read_text())["results"]
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.6, 1.5])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_program_starts(number, seconds, tmp_path):
+    process = subprocess.Popen([sys.executable, "main.py", "--help"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(number)
+    code = process.wait(60)
+    assert code in (0, -number, 128 + number)  # Python itself takes some time to start
+    assert "Traceback" not in process.stderr.read() or seconds < 0.5
 
 
 def _children(pid: int) -> list[int]:

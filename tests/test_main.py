@@ -174,7 +174,9 @@ def test_testing_needs_everything_but_the_classifier(roots, tmp_path, capsys):
         capsys, tmp_path, *words, "backbone", "resnet34", "resume", str(tmp_path / "other.pth")
     )
     torch.save(state, tmp_path / "whole.pth")
-    run(tmp_path, *words, "resume", str(tmp_path / "whole.pth"))
+    whole = ("resume", str(tmp_path / "whole.pth"))
+    assert "another number of classes" in refused(capsys, tmp_path, *words, *whole)
+    run(tmp_path, *words, *whole, "num_id", "3")
 
 
 @pytest.mark.parametrize(("gpu", "words"), [("7", "there is no GPU 7"), ("first", "should be auto, cpu, or the index")])

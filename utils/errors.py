@@ -31,6 +31,10 @@ class UnreadableImage(UserError):
     """An image that cannot be read, which may show only when a run is under way."""
 
 
+class LoaderDied(UserError):
+    """A process that loads images is gone; what the others computed is not touched by it."""
+
+
 class UserErrors(UserError):
     """Several that were found together; the message is that of the first, and how many more there are."""
 

@@ -65,7 +65,10 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path):
-        self.file = (folder / LOCK).open("w")
+        try:
+            self.file = (folder / LOCK).open("w")
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written to ({error.strerror}); allow it, or make room") from None
         try:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)

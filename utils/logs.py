@@ -1,7 +1,9 @@
 """Log lines to the terminal and to a file."""
 
 import logging
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -20,9 +22,21 @@ class LogFile(logging.FileHandler):
         super().handleError(record)
 
 
+class Terminal(logging.StreamHandler):
+    """Standard output, without which a run goes on: its reader may be gone, or the disk of its file full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        self.addFilter(lambda _: False)
+        with suppress(OSError, ValueError):  # what is left in its buffer would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 def set_up_logging(file: Path | None = None) -> None:
     """Log to standard output and, if given, to the end of ``file``; called again, it replaces the earlier handlers."""
-    terminal = logging.StreamHandler(sys.stdout)
+    terminal = Terminal(sys.stdout)
     terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # what ends a program goes to standard error
     handlers: list[logging.Handler] = [terminal]
     if file is not None:

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from utils.errors import UnreadableImage, UserError
-from utils.files import FolderLock, remove_partial_files, write_json
+from utils.files import FolderLock, remove_partial_files, write_json, write_text
 from utils.logs import set_up_logging
 from utils.versions import commit, versions
 
@@ -29,11 +29,16 @@ class Run:
         self.conditions: dict[str, object] = {}
 
     @classmethod
-    def begin(cls, folder: Path, *, command: str, seed: int, device: str) -> "Run":
-        """Take possession of a fresh folder."""
-        run = cls(folder)
-        run.conditions = {"command": command, "seed": seed, **_surroundings(device)}
-        write_json(folder / CONDITIONS, run.conditions)
+    def begin(cls, folder: Path, *, config: str, command: str, seed: int, device: str) -> "Run":
+        """Take possession of a fresh folder, which goes again where that fails."""
+        try:
+            run = cls(folder)
+            run.conditions = {"command": command, "seed": seed, **_surroundings(device)}
+            write_json(folder / CONDITIONS, run.conditions)
+            write_text(folder / CONFIG, config)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -44,7 +49,8 @@ class Run:
             UserError: not the folder of a run, or another process is at work there.
         """
         if not folder.is_dir():
-            raise UserError(f"--continue: {folder}: no such folder; it should be the folder of a run")
+            what = "a file" if folder.exists() else "no such folder"
+            raise UserError(f"--continue: {folder}: {what}; it should be the folder of a run")
         for name in (CONFIG, CONDITIONS):
             if not (folder / name).is_file():
                 raise UserError(f"--continue: {folder} is not the folder of a run: it holds no {name}")
@@ -52,11 +58,6 @@ class Run:
         run.conditions = _read_conditions(folder / CONDITIONS)
         remove_partial_files(folder)
         return run
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to do; results are written last."""
-        return (self.folder / RESULTS).exists()
 
     def go_on(self, *, command: str, device: str) -> dict[str, tuple[object, object]]:
         """Note how the run goes on; what of it is not as it was at the beginning: name -> (then, now)."""
@@ -69,6 +70,11 @@ class Run:
         }
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether nothing is left to do in a run's folder; results are written last."""
+    return all((folder / name).is_file() for name in (CONFIG, CONDITIONS, RESULTS))
+
+
 def _surroundings(device: str) -> dict[str, object]:
     return {"device": device, "commit": commit(), "versions": versions()}
 
@@ -78,8 +84,11 @@ def _read_conditions(path: Path) -> dict[str, object]:
         conditions = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); a run goes on with the seed that stands there") from None
-    if not isinstance(conditions, dict) or type(conditions.get("seed")) is not int:
+    seed = conditions.get("seed") if isinstance(conditions, dict) else None
+    if type(seed) is not int or not 0 <= seed < 2**32:
         raise UserError(f"{path}: holds no seed, with which alone the run can go on")
+    if not isinstance(conditions.get("continued", []), list):
+        raise UserError(f"{path}: 'continued' should be a list; remove it")
     return conditions
 
 
@@ -115,11 +124,12 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
 
 @contextmanager
 def discarded_without_model(folder: Path) -> Iterator[None]:
-    """Remove the run's folder again if an image turns out to be unreadable before anything was trained."""
+    """Remove the run's folder again if it fails before it holds a state or model, or over an image before it learnt."""
     try:
         yield
-    except UnreadableImage:
-        if all(BEGINNING.fullmatch(path.name) for path in folder.glob("*.pth")):
+    except UserError as error:
+        models = [path.name for path in folder.glob("*.pth")]
+        if not models or (isinstance(error, UnreadableImage) and all(map(BEGINNING.fullmatch, models))):
             set_up_logging()  # closes the log
             shutil.rmtree(folder, ignore_errors=True)
         raise
