@@ -151,8 +151,7 @@ def augment(images: Tensor, parameters: Parameters) -> Tensor:
 def normalise(images: Tensor, *, out: Tensor | None = None) -> Tensor:
     """uint8 -> float32 in [0, 1] -> less the ImageNet mean, divided by its deviation; the shape stays."""
     mean, std = _imagenet(images.device)
-    values = images.to(torch.float32, copy=True).div_(255).sub_(mean)
-    return torch.div(values, std, out=values if out is None else out)
+    return torch.div(images, 255, out=out).sub_(mean).div_(std)
 
 
 @cache
