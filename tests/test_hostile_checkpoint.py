@@ -62,7 +62,7 @@ class Payload:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
-    return MCJA(5, backbone="resnet10").state_dict()
+    return MCJA(6, backbone="resnet10").state_dict()  # as many classes as the data set has identities to train on
 
 
 PLAIN = st.recursive(
@@ -237,7 +237,7 @@ def test_folders_and_files_that_cannot_be_opened(tmp_path, monkeypatch):
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 def test_wrapped_names_are_read_and_told(save, prefix, state, tmp_path):
     (tmp_path / "a.pth").write_bytes(save({prefix + name: value for name, value in state.items()}))
-    model = MCJA(5, backbone="resnet10")
+    model = MCJA(6, backbone="resnet10")
     report = load_weights(model, tmp_path / "a.pth")
     report.require_same_network("a.pth")
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -249,7 +249,7 @@ def test_wrapped_names_are_read_and_told(save, prefix, state, tmp_path):
 def test_other_precisions_are_read(dtype, state, tmp_path):
     other = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     (tmp_path / "a.pth").write_bytes(saved(other))
-    model = MCJA(5, backbone="resnet10")
+    model = MCJA(6, backbone="resnet10")
     load_weights(model, tmp_path / "a.pth").require_same_network("a.pth")
     torch.testing.assert_close(model.state_dict()[NAME], state[NAME])
 

@@ -700,10 +700,17 @@ def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "kept", "stays"),
-    [(UnreadableImage, "log.txt", False), (UnreadableImage, "epoch_001.pth", True), (UserError, "log.txt", True)],
+    [
+        (UnreadableImage, "log.txt", False),
+        (UnreadableImage, "state_00000000.pth", False),
+        (UnreadableImage, "state_00000007.pth", True),
+        (UnreadableImage, "epoch_001.pth", True),
+        (UserError, "log.txt", False),
+        (UserError, "state_00000000.pth", True),
+    ],
 )
 def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
-    """And only for an image: of a training that diverged, the curves tell why."""
+    """Of a training that diverged, the curves tell why, even in its first epoch."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / kept).write_text("")
