@@ -1,6 +1,7 @@
 """Shared fixtures: golden values and small synthetic data sets, rendered once per test run."""
 
 import logging
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def golden_cases(name: str) -> list[dict[str, np.ndarray]]:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Fail what hangs."""
+    """Fail what hangs; not by an ``Exception``, which the code that hangs might take for damage of a file."""
 
     def late(*_):
         pytest.fail(f"took more than {seconds} s")
@@ -82,6 +83,18 @@ def regdb_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "regdb"
     make_synthetic("regdb", root, identities=12, images_per_camera=6, size=(64, 32), seed=1)
     return root
+
+
+@pytest.fixture
+def sysu(sysu_root, tmp_path) -> Path:
+    """A copy of the synthetic SYSU-MM01, to damage."""
+    return Path(shutil.copytree(sysu_root, tmp_path / "sysu"))
+
+
+@pytest.fixture
+def regdb(regdb_root, tmp_path) -> Path:
+    """A copy of the synthetic RegDB, to damage."""
+    return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
 
 
 KERNELS = ["utils.kernels_numpy", "utils.kernels_numba"]

@@ -1,8 +1,15 @@
-"""Damaged copies of valid files: the same ones for the same seed."""
+"""Damaged copies of valid files, the same ones for the same seed, and what reading them comes to."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
+from conftest import within
+
+from utils.errors import UserError
+
+SECONDS = 5  # that a case may take; a hundred times what any needs
 
 Random = np.random.Generator
 
@@ -77,3 +84,27 @@ DAMAGES: tuple[Callable[[bytearray, Random], bytearray], ...] = (
 def _range(data: bytearray, random: Random) -> tuple[int, int]:
     start, end = sorted(random.integers(len(data) + 1, size=2).tolist())
     return start, end
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """``read`` or ``refused``; every other exception, more than one line, or a hang is a failure."""
+    with within(SECONDS):
+        try:
+            call()
+        except UserError as error:
+            assert "\n" not in str(error)
+            return "refused"
+    return "read"
+
+
+def why(call: Callable, *values, **options) -> str:
+    """The one line with which the call refuses."""
+    with pytest.raises(UserError) as error:
+        call(*values, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def report(tally, form: str, found: Counter) -> None:
+    tally(sum(found.values()), f"damaged {form} files: {found['read']} read, {found['refused']} refused")

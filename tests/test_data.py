@@ -19,17 +19,6 @@ from utils.errors import UserError
 SIZE = (48, 24)
 
 
-@pytest.fixture
-def sysu(sysu_root, tmp_path) -> Path:
-    """A copy of the data set to damage."""
-    return Path(shutil.copytree(sysu_root, tmp_path / "sysu"))
-
-
-@pytest.fixture
-def regdb(regdb_root, tmp_path) -> Path:
-    return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
-
-
 def refused(dataset, *arguments, **options) -> str:
     with pytest.raises(UserError) as error:
         dataset(*arguments, **options)

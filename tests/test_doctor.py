@@ -21,16 +21,6 @@ from utils.cli import run_program
 SIZE = (48, 24)
 
 
-@pytest.fixture
-def sysu(sysu_root, tmp_path) -> Path:
-    return Path(shutil.copytree(sysu_root, tmp_path / "sysu"))
-
-
-@pytest.fixture
-def regdb(regdb_root, tmp_path) -> Path:
-    return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
-
-
 def words_of(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[str]:
     """The command line of a run, as the doctor takes it."""
     words = arguments(tmp_path, dataset, root, **changes)
