@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import statistics
 import sys
@@ -47,6 +48,27 @@ def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1
         _synchronize()
         runs.append(time.perf_counter() - start)
     return Timing(statistics.median(runs), min(runs), tuple(runs))
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> float | None:
+    """GB that ``work`` holds on ``device`` at its peak beside what was there before; None where nobody counts them."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # has Linux forget the peak until now
+    except OSError:
+        return None
+    before = _resident_peak()
+    work()
+    return (_resident_peak() - before) / 2**20
+
+
+def _resident_peak() -> int:
+    """In KiB."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def machine() -> dict[str, object]:

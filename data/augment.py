@@ -141,7 +141,7 @@ class BatchAugment:
 
 
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
-    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), contiguous."""
+    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W)."""
     finish = finish_each if images.device.type == "cpu" else finish_together
     rows = {kind: send((parameters.colour == kind).nonzero()[:, 0], images.device) for kind in CHANGES}
     parameters = parameters.to(images.device)
@@ -157,7 +157,7 @@ def normalise(images: Tensor, *, out: Tensor | None = None) -> Tensor:
 @cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation, (3, 1, 1); made once, because making them on a GPU waits for it."""
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return tuple(torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 CHANGES: dict[int, Callable[[Tensor, Parameters], Tensor]] = {
@@ -222,7 +222,8 @@ def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
     pixels = images.permute(0, 2, 3, 1)[
         batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
     ]
-    return pixels.masked_fill_(outside[..., None], PADDING_VALUE).permute(0, 3, 1, 2).contiguous()
+    # channels stay last, as the convolutions of a GPU want them
+    return pixels.masked_fill_(outside[..., None], PADDING_VALUE).permute(0, 3, 1, 2)
 
 
 def _overlap(shift: int, length: int) -> tuple[slice, slice]:

@@ -9,9 +9,13 @@ from utils.errors import UserError
 def select_device(gpu: str = "auto") -> torch.device:
     """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, or the index of a GPU.
 
+    From then on float32 is float32 on every device: a GPU would round factors to ten bits, unless it is told.
+
     Raises:
         UserError: a GPU that is not there; never a silent run on the CPU.
     """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     if gpu == "cpu":
         return torch.device("cpu")
     if gpu == "auto":

@@ -30,7 +30,7 @@ def require_testable(dataset: ReIDDataset) -> None:
 
 
 class Evaluator:
-    """Scores models on one test set.
+    """Scores models on one test set, on the device of the extractor.
 
     Args:
         extractor: of the test set.
@@ -39,22 +39,23 @@ class Evaluator:
 
     def __init__(self, extractor: Extractor, *, mser: MSER | None):
         self.extractor, self.mser = extractor, mser
-        self.dataset = extractor.dataset
+        self.dataset, self.device = extractor.dataset, extractor.device
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:
         """Every setting, plain and, if configured, re-ranked; and the features that it was scored with."""
         features = self.extractor(model, all_spectra=self.mser is not None)
-        return score(features, self._search(features), mser=self.mser), features
+        return score(features, self._search(features), mser=self.mser, device=self.device), features
 
     def test_plain(self, model: nn.Module) -> Results:
         """Every setting without re-ranking."""
         features = self.extractor(model, all_spectra=False)
-        return score(features, self._search(features))
+        return score(features, self._search(features), device=self.device)
 
     def select(self, model: nn.Module) -> TrialScore:
         """The figures that decide which model is the best: the selection settings' mean, without re-ranking."""
         features = self.extractor(model, all_spectra=False)
-        results = score(features, self._search(features).only(SELECTION[type(self.dataset)]))
+        search = self._search(features).only(SELECTION[type(self.dataset)])
+        results = score(features, search, device=self.device)
         return SettingResult(tuple(result.mean for result in results.values())).mean
 
     def close(self) -> None:

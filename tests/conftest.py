@@ -14,6 +14,10 @@ import pytest  # isort: skip
 import torch  # isort: skip
 
 from data.synthetic import make_synthetic  # isort: skip
+from data.sysu import read_permutations  # isort: skip
+from utils.features import Features  # isort: skip
+from utils.protocols import Search, regdb_search, sysu_search  # isort: skip
+from utils.rerank import MSER  # isort: skip
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -97,17 +101,36 @@ def regdb(regdb_root, tmp_path) -> Path:
     return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
 
 
-KERNELS = ["utils.kernels_numpy", "utils.kernels_numba"]
+@pytest.fixture(scope="session")
+def golden_root(tmp_path_factory):
+    """A data root with the golden permutations."""
+    root = tmp_path_factory.mktemp("golden")
+    (root / "exp").mkdir()
+    shutil.copy(GOLDEN / "rand_perm_cam.mat", root / "exp")
+    return root
+
+
+@pytest.fixture(scope="session")
+def sysu_case(golden_root) -> tuple[Features, Search, MSER]:
+    """Golden features, what is searched for in them, and the published hyper-parameters."""
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    return features, sysu_search(features, read_permutations(golden_root)), MSER(40, 20, 0.3)
+
+
+@pytest.fixture(scope="session")
+def regdb_case() -> tuple[Features, Search, MSER]:
+    features = Features.load(GOLDEN / "regdb_features.npz")
+    return features, regdb_search(features), MSER(50, 10, 0.2)
+
+
+KERNELS = ["utils.kernels_torch", "utils.kernels_numba"]
 
 
 @pytest.fixture(params=KERNELS)
 def kernels(request, monkeypatch):
     """Each implementation of the scoring loops in turn, as the one that scoring uses."""
     module = pytest.importorskip(request.param, exc_type=ImportError)
-    monkeypatch.setattr("utils.metrics.query_figures", module.query_figures)
-    monkeypatch.setattr("utils.protocols.take_columns", module.take_columns)
-    for name in ("jaccard_blend", "row_maxima", "row_means", "smallest"):
-        monkeypatch.setattr(f"utils.rerank.{name}", getattr(module, name))
+    monkeypatch.setattr("utils.kernels.on_cpu", module)
     return module
 
 

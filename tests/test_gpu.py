@@ -1,5 +1,6 @@
 """What only a CUDA GPU can show; skipped where there is none."""
 
+import numpy as np
 import pytest
 import torch
 from test_continuation import stop_at
@@ -13,6 +14,7 @@ from losses.criterion import Criterion
 from losses.soft_rank import soft_rank
 from models import MCJA
 from utils.errors import Stopped
+from utils.protocols import score
 
 pytestmark = pytest.mark.gpu
 
@@ -69,6 +71,17 @@ def test_mixed_precision_embeddings():
         with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True)):
             mixed = model(images).float()
     assert ((mixed - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-2
+
+
+@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
+def test_scores_are_those_of_the_cpu(dataset, request):
+    features, search, mser = request.getfixturevalue(f"{dataset}_case")
+    expected = score(features, search, mser=mser)
+    found = score(features, search, mser=mser, device=torch.device("cuda"))
+    for name, result in expected.items():
+        assert np.abs(np.subtract(found[name].trials, result.trials)).max() < 1e-3
+    again = score(features, search, mser=mser, device=torch.device("cuda"))
+    assert again == found  # whatever the order of additions
 
 
 def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):

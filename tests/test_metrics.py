@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from conftest import golden_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -73,10 +74,23 @@ def test_what_is_not_a_number_is_refused():
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32, np.uint16, ">f4"])
 def test_every_kind_of_number_is_ranked(dtype):
     metrics = retrieval_metrics(np.array([[3, 1, 2]], dtype=dtype), [1], [1], [1, 2, 1], [2, 2, 2])
     assert metrics.mAP == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_views_and_read_only_arrays_are_ranked():
+    distance = np.array([[2.0, 1.0, 3.0]])
+    distance.flags.writeable = False
+    for view in (distance[:, ::-1], np.asfortranarray(distance[:, ::-1]), torch.tensor([[3.0, 1, 2]])):
+        assert retrieval_metrics(view, [1], [1], [1, 2, 1], [2, 2, 2]).mAP == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_an_empty_gallery_has_no_match():
+    with pytest.raises(ValueError, match="no query has a match"):
+        retrieval_metrics(np.zeros((1, 0)), [1], [1], [], [])
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -13,15 +12,6 @@ from utils.features import SPECTRA, Features
 from utils.protocols import regdb_search, score, sysu_search
 from utils.rerank import MSER
 from utils.results import SettingResult, TrialScore, markdown_table
-
-
-@pytest.fixture(scope="module")
-def golden_root(tmp_path_factory):
-    """A data root with the golden permutations."""
-    root = tmp_path_factory.mktemp("golden")
-    (root / "exp").mkdir()
-    shutil.copy(GOLDEN / "rand_perm_cam.mat", root / "exp")
-    return root
 
 
 def subset(features: Features, keep: np.ndarray) -> Features:
@@ -183,6 +173,16 @@ def test_table_and_means():
     assert result.mean == TrialScore(55, 65, 75, 85, 42, 31)
     assert result.std.rank1 == 5
     assert "| x | 55.00 ± 5.00 | 65.00 | 75.00 | 85.00 | 42.00 ± 2.00 | 31.00 | 2 |" in markdown_table({"x": result})
+
+
+@pytest.mark.parametrize("kind", ["f2", "f8", ">f4", "i4", "u2", "longdouble"])
+def test_every_kind_of_feature_is_normalised(kind):
+    values = np.random.default_rng(0).integers(0, 9, (4, 8)).astype(kind)
+    arrays = (np.array(list("abcd")), np.arange(4), np.arange(4))
+    features = Features(*arrays, {"original": values})
+    features.require_finite(["original"])
+    expected = values.astype("f8") / np.linalg.norm(values.astype("f8"), axis=1, keepdims=True)
+    np.testing.assert_allclose(features.normalised(["original"], np.arange(4))[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 1e15, 1e30])

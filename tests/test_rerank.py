@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import golden_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils import kernels_numpy
+from utils import kernels_torch
 from utils.rerank import MSER, QueryReranker, mser_distance, rerank_all
 
 ROOT = Path(__file__).parent.parent
@@ -97,9 +98,9 @@ def test_refuses_what_cannot_pair():
         mser_distance(a[0], b, k1=2, k2=1, lam=0.3, neighbours="all")
 
 
-def random_features(random: np.random.Generator, *shape: int) -> np.ndarray:
+def random_features(random: np.random.Generator, *shape: int) -> torch.Tensor:
     features = random.standard_normal(shape).astype(np.float32)
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+    return torch.from_numpy(features / np.linalg.norm(features, axis=-1, keepdims=True))
 
 
 def test_galleries_out_of_a_pool_are_ranked_as_if_alone(kernels):
@@ -108,7 +109,7 @@ def test_galleries_out_of_a_pool_are_ranked_as_if_alone(kernels):
     query, pool = random_features(random, 1, 30, 6), random_features(random, 4, 50, 6)
     reranker = QueryReranker(query, pool, MSER(8, 4, 0.3))
     for size in (1, 7, 50):
-        columns = random.permutation(50)[:size]
+        columns = torch.from_numpy(random.permutation(50)[:size])
         alone = mser_distance(query, pool[:, columns], k1=8, k2=4, lam=0.3, neighbours="queries")
         np.testing.assert_allclose(reranker.distance(columns), alone, atol=1e-6)
 
@@ -116,17 +117,17 @@ def test_galleries_out_of_a_pool_are_ranked_as_if_alone(kernels):
 @pytest.mark.parametrize("neighbours", ["queries", "all"])
 def test_equal_features_have_equal_distances(kernels, neighbours):
     """As of a model that has collapsed: no distance is NaN."""
-    same = np.tile(random_features(np.random.default_rng(0), 1, 1, 6), (1, 12, 1))
-    distance = mser_distance(same, np.repeat(same, 4, axis=0), k1=5, k2=3, lam=0.3, neighbours=neighbours)
-    assert np.isfinite(distance).all()
-    assert np.ptp(distance) < 1
+    same = random_features(np.random.default_rng(0), 1, 1, 6).repeat(1, 12, 1)
+    distance = mser_distance(same, same.repeat(4, 1, 1), k1=5, k2=3, lam=0.3, neighbours=neighbours)
+    assert distance.isfinite().all()
+    assert distance.max() - distance.min() < 1
 
 
 def test_rounding_of_infrared_spectra_is_forgiven(kernels):
     random = np.random.default_rng(0)
     query, gallery = random_features(random, 1, 20, 6), random_features(random, 4, 15, 6)
     expected = mser_distance(query, gallery, k1=5, k2=3, lam=0.3, neighbours="queries")
-    four = np.repeat(query, 4, axis=0) + random.normal(0, 1e-6, (4, 20, 6)).astype(np.float32)
+    four = query + torch.from_numpy(random.normal(0, 1e-6, (4, 20, 6)).astype(np.float32))
     np.testing.assert_allclose(
         mser_distance(four, gallery, k1=5, k2=3, lam=0.3, neighbours="queries"), expected, atol=1e-4
     )
@@ -136,8 +137,8 @@ def test_both_directions_at_once(kernels):
     random = np.random.default_rng(1)
     infrared, visible = random_features(random, 1, 20, 6), random_features(random, 4, 25, 6)
     forward, backward = rerank_all(infrared, visible, MSER(7, 3, 0.2))
-    np.testing.assert_allclose(forward, slow_mser(infrared, visible, 7, 3, 0.2, "all"), atol=2e-6)
-    np.testing.assert_allclose(backward, slow_mser(visible, infrared, 7, 3, 0.2, "all"), atol=2e-6)
+    np.testing.assert_allclose(forward, slow_mser(infrared.numpy(), visible.numpy(), 7, 3, 0.2, "all"), atol=2e-6)
+    np.testing.assert_allclose(backward, slow_mser(visible.numpy(), infrared.numpy(), 7, 3, 0.2, "all"), atol=2e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
@@ -147,7 +148,7 @@ def test_blocks_change_nothing(kernels, rows, monkeypatch):
         neighbours: mser_distance(case["query"], case["gallery"], k1=9, k2=4, lam=0.3, neighbours=neighbours)
         for neighbours in ("queries", "all")
     }
-    monkeypatch.setattr("utils.rerank.BLOCK_BYTES", rows * 4 * 140)
+    monkeypatch.setattr("utils.tensors.BLOCK_BYTES", rows * 4 * 140)
     for neighbours, expected in whole.items():
         found = mser_distance(case["query"], case["gallery"], k1=9, k2=4, lam=0.3, neighbours=neighbours)
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -158,24 +159,24 @@ def test_blocks_change_nothing(kernels, rows, monkeypatch):
 def test_smallest_is_a_stable_sort(kernels, seed, rows, columns, ties):
     random = np.random.default_rng(seed)
     values = random.integers(0, 4, (rows, columns)) if ties else random.random((rows, columns))
-    values = values.astype(np.float32)
+    values = torch.from_numpy(values.astype(np.float32))
     for count in (0, 1, columns // 2, columns):
-        expected = np.argsort(values, axis=1, kind="stable")[:, :count]
+        expected = np.argsort(values.numpy(), axis=1, kind="stable")[:, :count]
         np.testing.assert_array_equal(kernels.smallest(values, count), expected)
 
 
 def test_without_numba_the_loops_run_in_numpy():
-    program = "import sys; sys.modules['numba'] = None; import utils.kernels as k; print(k.smallest.__module__)"
+    program = "import sys; sys.modules['numba'] = None; import utils.kernels as k; print(k.on_cpu.__name__)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == kernels_numpy.__name__
+    assert done.stdout.strip() == kernels_torch.__name__
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_damaged_compiled_code_is_made_anew(content, tmp_path):
     """What numba keeps on the disk may be cut by a power failure; half of it stands for None."""
     program = (
-        "import numpy as np, utils.kernels_numba as k; a = np.arange(12.0).reshape(3, 4);"
-        " print(k.smallest(a, 2).tolist(), k.row_maxima(a, np.array([0, 3])).tolist())"
+        "import torch, utils.kernels_numba as k; a = torch.arange(12.0).reshape(3, 4);"
+        " print(k.smallest(a, 2).tolist(), k.row_maxima(a, torch.tensor([0, 3])).tolist())"
     )
     command = [sys.executable, "-c", program]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}

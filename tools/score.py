@@ -1,7 +1,7 @@
 """Score saved features: ``python -m tools.score FEATURES.npz --dataset sysu --data-root DIR --json OUT.json``.
 
 FEATURES holds the arrays paths, identities, cameras, original, red, green and blue, as a test run saves them. No model
-and no GPU is needed.
+is needed, and no GPU, though one is faster.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from configs.checks import RULES
 from configs.default import dataset_cfg
 from data import DATASETS
 from data.sysu import read_permutations
+from engine.device import select_device
 from utils.cli import Parser, run_program
 from utils.errors import UserError
 from utils.features import Features
@@ -32,6 +33,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("features", type=Path, metavar="FEATURES.npz")
     parser.add_argument("--dataset", required=True, choices=tuple(dataset_cfg))
     parser.add_argument("--data-root", type=Path, help="the data set's folder; SYSU-MM01's holds the permutations")
+    parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--no-mser", dest="mser", action="store_false", help="without re-ranking")
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="where the results are written to")
     for name, meaning in (("k1", "neighbourhood"), ("k2", "averaged neighbours"), ("lambda", "original distance")):
@@ -45,8 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     mser = _mser(arguments)
     if arguments.json and not arguments.json.parent.is_dir():
         raise UserError(f"--json: there is no folder {arguments.json.parent}")
+    device = select_device(arguments.gpu)
     features = Features.load(arguments.features)
-    results = score(features, _search(arguments, features), mser=mser)
+    results = score(features, _search(arguments, features), mser=mser, device=device)
     print(markdown_table(results))
     if arguments.json:
         write_json(arguments.json, mean_figures(results))

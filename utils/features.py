@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.messages import reason
+from utils.tensors import as_tensor
 
 MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1
 SPECTRA = ("original", "red", "green", "blue")
+CPU = torch.device("cpu")
+FLOATS = (np.float16, np.float32, np.float64)  # that torch computes with
 
 
 @dataclass(frozen=True)
@@ -43,23 +48,28 @@ class Features:
     def require_finite(self, names: Iterable[str]) -> None:
         """Raise ``UserError`` for the first image that has a NaN or infinite feature in one of these spectra."""
         for name in names:
-            bad = ~np.isfinite(self.spectra[name]).all(axis=1)
+            bad = ~self._rows(name).isfinite().all(dim=1)
             if bad.any():
                 raise UserError(
-                    f"{self.paths[bad.argmax()]}: its features ({name}) are not finite, as of {bad.sum()} images in"
-                    " all; the model has diverged"
+                    f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite, as of {bad.sum()}"
+                    " images in all; the model has diverged"
                 )
 
-    def normalised(self, names: Sequence[str], positions: np.ndarray) -> np.ndarray:
+    def normalised(self, names: Sequence[str], positions: np.ndarray, device: torch.device = CPU) -> Tensor:
         """Spectra of the images at ``positions`` with rows of length 1: (spectra, positions, D) float32."""
-        result = np.empty((len(names), len(positions), self.spectra[names[0]].shape[1]), dtype=np.float32)
+        dimensions = self.spectra[names[0]].shape[1]
+        result = torch.empty((len(names), len(positions), dimensions), device=device)
         for rows, name in zip(result, names, strict=True):
-            rows[:] = self.spectra[name][positions]
-            length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-            huge = ~np.isfinite(length)  # only in float32
-            length[huge], rows[huge] = 1, _normalised_huge(rows[huge])
-            rows /= length.clip(min=1e-12)[:, None]
+            rows.copy_(self._rows(name)[as_tensor(positions)])
+            length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+            if not length.isfinite().all():  # in float32
+                length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+            rows.copy_(rows / length.clamp(min=1e-12))
         return result
+
+    def _rows(self, name: str) -> Tensor:
+        values = self.spectra[name]
+        return as_tensor(values if values.dtype in FLOATS else values.astype(np.float32))
 
     def save(self, path: str | Path) -> None:
         """Write as ``.npz`` with the arrays paths, identities, cameras and one per spectrum."""
@@ -87,11 +97,6 @@ class Features:
             raise UserError(f"{path}: no such file of features") from None
         except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
             raise UserError(f"{path}: not a file of features ({reason(error)}); save it again") from None
-
-
-def _normalised_huge(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # by numpy's letters

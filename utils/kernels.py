@@ -1,8 +1,17 @@
-"""The inner loops of scoring: compiled where numba can be used, else in NumPy."""
+"""The inner loops of scoring: compiled by numba on the CPU; in torch on other devices, and where numba is missing."""
+
+from types import ModuleType
+
+import torch
+
+from utils import kernels_torch
 
 try:
-    from utils.kernels_numba import jaccard_blend, query_figures, row_maxima, row_means, smallest, take_columns
+    from utils import kernels_numba as on_cpu
 except (ImportError, RuntimeError):  # not installed for this Python, or nowhere to keep what it compiles
-    from utils.kernels_numpy import jaccard_blend, query_figures, row_maxima, row_means, smallest, take_columns
+    on_cpu = kernels_torch
 
-__all__ = ["jaccard_blend", "query_figures", "row_maxima", "row_means", "smallest", "take_columns"]
+
+def kernels_for(device: torch.device) -> ModuleType:
+    """The module whose functions take tensors of this device; :mod:`utils.kernels_torch` documents them."""
+    return on_cpu if device.type == "cpu" else kernels_torch

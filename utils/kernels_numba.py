@@ -1,13 +1,14 @@
 """The inner loops of scoring, compiled by numba and parallel over rows; the results of compiling are kept on the disk.
 
-Same functions, arguments and results as :mod:`utils.kernels_numpy`, which documents them.
+Same functions, arguments and results as :mod:`utils.kernels_torch`, which documents them; tensors of the CPU alone.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numba import config, njit, prange
-from scipy import sparse
+from torch import Tensor
 
 # threads of its own: with OpenMP's, the first kernel would change how many of them torch computes with, and so the last
 # digits of what a training finds after its first evaluation
@@ -32,15 +33,17 @@ LANES = 128  # gallery rows that are compared with a query side by side, by vect
 TOGETHER = 4  # candidates whose minima are added up before the sum is stored
 
 
-def smallest(values: np.ndarray, count: int) -> np.ndarray:
+def smallest(values: Tensor, count: int) -> Tensor:
     assert 0 <= count <= values.shape[1]  # compiled code checks no bounds
-    return _smallest(values, count) if count else np.empty((len(values), 0), dtype=np.int32)
+    if not count:
+        return torch.empty((len(values), 0), dtype=torch.int64)
+    return torch.from_numpy(_smallest(values.numpy(), count))
 
 
 @compiled
 def _smallest(values, count):
     rows, columns = values.shape
-    result = np.empty((rows, count), dtype=np.int32)
+    result = np.empty((rows, count), dtype=np.int64)
     for i in prange(rows):
         best = np.empty(count, dtype=values.dtype)  # ascending
         held = 0
@@ -59,8 +62,8 @@ def _smallest(values, count):
     return result
 
 
-def row_maxima(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return _row_maxima(values, columns)
+def row_maxima(values: Tensor, columns: Tensor) -> Tensor:
+    return torch.from_numpy(_row_maxima(values.numpy(), columns.numpy()))
 
 
 @compiled
@@ -74,41 +77,27 @@ def _row_maxima(values, columns):
     return result
 
 
-def take_columns(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return _take_columns(values, columns)
-
-
-@compiled
-def _take_columns(values, columns):
-    result = np.empty((len(values), len(columns)), dtype=values.dtype)
-    for i in prange(len(values)):
-        for j in range(len(columns)):
-            result[i, j] = values[i, columns[j]]
-    return result
-
-
 def jaccard_blend(
-    query: sparse.csr_matrix,
-    weights: sparse.csr_matrix,
-    members: np.ndarray,
-    spectra: int,
-    mean_distance: np.ndarray,
-    columns: np.ndarray,
-    scale: np.ndarray,
-) -> np.ndarray:
-    return _jaccard_blend(
-        *(query.indptr, query.indices, query.data),
-        *(weights.indptr, weights.indices, weights.data),
-        *(members, spectra, mean_distance, columns, scale),
-    )
+    near: Tensor,
+    weight: Tensor,
+    query_members: Tensor,
+    members: Tensor,
+    mean_distance: Tensor,
+    columns: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    lists = near.numpy().astype(np.int32), weight.numpy()  # narrow, so that they stay in the cache
+    gallery = members.flatten(0, 1).numpy(), members.shape[1]
+    more = (values.numpy() for values in (mean_distance, columns, scale))
+    return torch.from_numpy(_jaccard_blend(*_row_means(query_members.numpy(), *lists), *lists, *gallery, *more))
 
 
 @compiled
 def _jaccard_blend(
-    query_start, query_column, query_weight, start, column, weight, members, spectra, mean_distance, columns, scale
+    query_weight, query_column, query_start, near, weight, members, spectra, mean_distance, columns, scale
 ):
     queries, images = len(mean_distance), len(columns)
-    candidates = len(start) - 1
+    candidates, neighbours = near.shape
     width = np.float32(members.shape[1])
     step = max(1, LANES // spectra)  # images of a tile
     result = np.ones((queries, images), dtype=np.float32)
@@ -120,15 +109,16 @@ def _jaccard_blend(
         slots = 0
         for row in range(low * spectra, high * spectra):
             for member in members[row]:
-                for entry in range(start[member], start[member + 1]):
-                    if slot[column[entry]] < 0:
-                        slot[column[entry]] = slots
+                for entry in range(neighbours):
+                    if weight[member, entry] > 0 and slot[near[member, entry]] < 0:
+                        slot[near[member, entry]] = slots
                         slots += 1
         tile_weight = np.zeros((slots, LANES), dtype=np.float32)
         for row in range(low * spectra, high * spectra):
             for member in members[row]:
-                for entry in range(start[member], start[member + 1]):
-                    tile_weight[slot[column[entry]], row - low * spectra] += weight[entry] / width
+                for entry in range(neighbours):
+                    if weight[member, entry] > 0:
+                        tile_weight[slot[near[member, entry]], row - low * spectra] += weight[member, entry] / width
 
         slots_of_query = np.empty(candidates + TOGETHER, dtype=np.int32)
         own = np.empty(candidates + TOGETHER, dtype=np.float32)
@@ -166,49 +156,50 @@ def _jaccard_blend(
     return result
 
 
-def row_means(members: np.ndarray, weights: sparse.csr_matrix) -> sparse.csr_matrix:
-    data, indices, indptr = _row_means(members, weights.indptr, weights.indices, weights.data)
-    return sparse.csr_matrix((data, indices, indptr), shape=(len(members), weights.shape[0]))
-
-
 @compiled
-def _row_means(members, start, column, weight):
+def _row_means(members, near, weight):
+    """Mean weights of the candidates listed in each row, in the order of the rows: (weights, their candidates), and
+    where each row's begin and the last one's end."""
     rows, width = members.shape
-    candidates = len(start) - 1
-    indptr = np.zeros(rows + 1, dtype=np.int64)
+    candidates, neighbours = near.shape
+    start = np.zeros(rows + 1, dtype=np.int64)
     for i in prange(rows):
         seen = np.zeros(candidates, dtype=np.bool_)
         for member in members[i]:
-            for entry in range(start[member], start[member + 1]):
-                indptr[i + 1] += not seen[column[entry]]
-                seen[column[entry]] = True
+            for entry in range(neighbours):
+                if weight[member, entry] > 0:
+                    start[i + 1] += not seen[near[member, entry]]
+                    seen[near[member, entry]] = True
     for i in range(rows):
-        indptr[i + 1] += indptr[i]
-    indices = np.empty(indptr[rows], dtype=np.int32)
-    data = np.zeros(indptr[rows], dtype=np.float32)
+        start[i + 1] += start[i]
+    column = np.empty(start[rows], dtype=np.int32)
+    mean = np.zeros(start[rows], dtype=np.float32)
     for i in prange(rows):
         place = np.full(candidates, -1, dtype=np.int64)
-        following = indptr[i]
+        following = start[i]
         for member in members[i]:
-            for entry in range(start[member], start[member + 1]):
-                candidate = column[entry]
-                if place[candidate] < 0:
-                    place[candidate] = following
-                    indices[following] = candidate
-                    following += 1
-                data[place[candidate]] += weight[entry] / np.float32(width)
-    return data, indices, indptr
+            for entry in range(neighbours):
+                if weight[member, entry] > 0:
+                    candidate = near[member, entry]
+                    if place[candidate] < 0:
+                        place[candidate] = following
+                        column[following] = candidate
+                        following += 1
+                    mean[place[candidate]] += weight[member, entry] / np.float32(width)
+    return mean, column, start
 
 
 def query_figures(
-    distance: np.ndarray,
-    query_ids: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_ids: np.ndarray,
-    gallery_cameras: np.ndarray,
+    distance: Tensor,
+    query_ids: Tensor,
+    query_cameras: Tensor,
+    gallery_ids: Tensor,
+    gallery_cameras: Tensor,
     identities: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    return _query_figures(distance, query_ids, query_cameras, gallery_ids, gallery_cameras, identities)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    arrays = (values.numpy() for values in (distance, query_ids, query_cameras, gallery_ids, gallery_cameras))
+    place, length, precision, penalty = map(torch.from_numpy, _query_figures(*arrays, identities))
+    return place, length, precision, penalty
 
 
 @compiled

@@ -3,8 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from utils.kernels import query_figures
+from utils.kernels import kernels_for
+from utils.tensors import as_tensor
 
 
 class Metrics(NamedTuple):
@@ -16,7 +19,7 @@ class Metrics(NamedTuple):
 
 
 def retrieval_metrics(
-    distance: np.ndarray,
+    distance: np.ndarray | Tensor,
     query_ids: np.ndarray,
     query_cameras: np.ndarray,
     gallery_ids: np.ndarray,
@@ -31,33 +34,38 @@ def retrieval_metrics(
     their numbers are equal, pass the numbers of their locations instead.
 
     Args:
-        distance: (queries, gallery), smaller is more alike.
+        distance: (queries, gallery), smaller is more alike; ranked where it is, on the CPU or a GPU.
         query_ids, gallery_ids: identities, (queries,) and (gallery,).
         query_cameras, gallery_cameras: cameras, likewise.
 
     Raises:
         ValueError: shapes that do not belong together, a distance that is not a number, or no query with a match.
     """
-    distance = np.asarray(distance)
+    distance = as_tensor(distance if isinstance(distance, Tensor) else np.asarray(distance))
+    if distance.dtype != torch.float32:
+        distance = distance.double()
     query_ids, query_cameras = np.asarray(query_ids), np.asarray(query_cameras)
     gallery_ids, gallery_cameras = np.asarray(gallery_ids), np.asarray(gallery_cameras)
+    shape = tuple(distance.shape)
     if not (
-        distance.shape == (len(query_ids), len(gallery_ids))
+        shape == (len(query_ids), len(gallery_ids))
         and query_ids.shape == query_cameras.shape
         and gallery_ids.shape == gallery_cameras.shape
     ):
-        raise ValueError(f"a distance of shape {distance.shape} does not fit the given identities and cameras")
-
-    if distance.size and np.isnan(distance.min()):
+        raise ValueError(f"a distance of shape {shape} does not fit the given identities and cameras")
+    if 0 in shape:
+        raise ValueError("no query has a match in the gallery")
+    if distance.min().isnan():
         raise ValueError("a distance is not a number")
-    distance = distance.astype(np.promote_types(distance.dtype, np.float32), copy=False)
+
     identities, gallery_numbers = np.unique(gallery_ids, return_inverse=True)
-    query_numbers = np.searchsorted(identities, query_ids).clip(max=max(len(identities) - 1, 0))
-    known = len(identities) > 0 and identities[query_numbers] == query_ids
-    query_numbers = np.where(known, query_numbers, -1)
-    place, length, precision, penalty = query_figures(
-        distance, query_numbers, query_cameras, gallery_numbers, gallery_cameras, len(identities)
+    query_numbers = np.searchsorted(identities, query_ids).clip(max=len(identities) - 1)
+    query_numbers = np.where(identities[query_numbers] == query_ids, query_numbers, -1)
+    labels = (query_numbers, query_cameras, gallery_numbers, gallery_cameras)
+    figures = kernels_for(distance.device).query_figures(
+        distance, *(as_tensor(values).to(distance.device) for values in labels), len(identities)
     )
+    place, length, precision, penalty = (values.cpu().numpy() for values in figures)
     scored = place >= 0
     if not scored.any():
         raise ValueError("no query has a match in the gallery")

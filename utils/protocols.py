@@ -1,14 +1,16 @@
 """The test protocols of SYSU-MM01 and RegDB: which image is a query, which is in a gallery, and how it is scored."""
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from utils.errors import UserError
-from utils.features import SPECTRA, Features
-from utils.kernels import take_columns
+from utils.features import CPU, SPECTRA, Features
 from utils.metrics import Metrics, retrieval_metrics
 from utils.rerank import MSER, QueryReranker, rerank_all
 from utils.results import SettingResult, TrialScore
@@ -18,6 +20,8 @@ SYSU_SHOTS = (1, 10)
 SYSU_QUERY_CAMERAS = (3, 6)
 REGDB_CAMERAS = {"visible": 2, "infrared": 3}
 RANKS = (1, 5, 10, 20)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,12 @@ class Search:
         return replace(self, galleries=galleries, backward=self.backward if self.backward in names else None)
 
 
-def score(features: Features, search: Search, *, mser: MSER | None = None) -> dict[str, SettingResult]:
+def score(
+    features: Features, search: Search, *, mser: MSER | None = None, device: torch.device = CPU
+) -> dict[str, SettingResult]:
     """Every setting plain and, with ``mser``, re-ranked under its name with ``/mser`` appended.
+
+    Computed on ``device``; on the CPU where its memory does not suffice.
 
     Raises:
         UserError: ``mser`` is asked for, but the features lack a spectrum; a feature is not finite; or a gallery has
@@ -53,9 +61,17 @@ def score(features: Features, search: Search, *, mser: MSER | None = None) -> di
         raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} is missing")
     features.require_finite(SPECTRA if mser else SPECTRA[:1])
     require_scorable(search, features.identities)
-    results = _plain(features, search)
+    try:
+        return _score(features, search, mser, device)
+    except torch.OutOfMemoryError:
+        logger.warning("%s has too little memory left for scoring, which goes on on the CPU", device)
+    return _score(features, search, mser, CPU)
+
+
+def _score(features: Features, search: Search, mser: MSER | None, device: torch.device) -> dict[str, SettingResult]:
+    results = _plain(features, search, device)
     if mser:
-        results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser).items()}
+        results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser, device).items()}
     return results
 
 
@@ -87,56 +103,57 @@ def _seen(identities: np.ndarray, places: np.ndarray) -> dict[int, set[int]]:
     return seen
 
 
-def _plain(features: Features, search: Search) -> dict[str, SettingResult]:
-    query, pool = (features.normalised(SPECTRA[:1], positions)[0] for positions in (search.query, search.pool))
-    distance = query @ pool.T
-    np.negative(distance, out=distance)
-    scorer = _Scorer(features, search)
-    results = {
-        name: SettingResult(tuple(scorer.forward(take_columns(distance, columns), columns) for columns in trials))
-        for name, trials in search.galleries.items()
-    }
-    if search.backward:
-        results[search.backward] = SettingResult((scorer.backward(distance.T),))
-    return results
+def _plain(features: Features, search: Search, device: torch.device) -> dict[str, SettingResult]:
+    sides = (search.query, search.pool)
+    query, pool = (features.normalised(SPECTRA[:1], positions, device)[0] for positions in sides)
+    distance = (query @ pool.T).neg_()
+    return _Scorer(features, search, device).results(
+        lambda columns: distance.index_select(1, columns), lambda: distance.T
+    )
 
 
-def _reranked(features: Features, search: Search, mser: MSER) -> dict[str, SettingResult]:
-    query = features.normalised(SPECTRA[:1], search.query)
-    pool = features.normalised(SPECTRA, search.pool)
-    scorer = _Scorer(features, search)
+def _reranked(features: Features, search: Search, mser: MSER, device: torch.device) -> dict[str, SettingResult]:
+    query = features.normalised(SPECTRA[:1], search.query, device)
+    pool = features.normalised(SPECTRA, search.pool, device)
+    scorer = _Scorer(features, search, device)
     if search.neighbours == "queries":
-        reranker = QueryReranker(query, pool, mser)
-        return {
-            name: SettingResult(tuple(scorer.forward(reranker.distance(columns), columns) for columns in trials))
-            for name, trials in search.galleries.items()
-        }
-    forward, backward = rerank_all(query, pool, mser)
+        return scorer.results(QueryReranker(query, pool, mser).distance)
     # all rows are neighbours of each other, so the gallery can only be the whole pool
-    results = {
-        name: SettingResult(tuple(scorer.forward(forward[:, columns], columns) for columns in trials))
-        for name, trials in search.galleries.items()
-    }
-    if search.backward:
-        results[search.backward] = SettingResult((scorer.backward(backward),))
-    return results
+    forward, backward = rerank_all(query, pool, mser)
+    return scorer.results(lambda columns: forward.index_select(1, columns), lambda: backward)
 
 
 class _Scorer:
     """Figures of distances between a search's queries and images of its pool."""
 
-    def __init__(self, features: Features, search: Search):
+    def __init__(self, features: Features, search: Search, device: torch.device):
+        self.search, self.device = search, device
         self.query = features.identities[search.query], search.query_places
         self.pool = features.identities[search.pool], search.pool_places
 
-    def forward(self, distance: np.ndarray, columns: np.ndarray) -> TrialScore:
+    def results(
+        self, forward: Callable[[Tensor], Tensor], backward: Callable[[], Tensor] | None = None
+    ) -> dict[str, SettingResult]:
+        """Every setting.
+
+        Args:
+            forward: columns of the pool -> distances of the queries to the images there.
+            backward: distances of the whole pool to the queries.
+        """
+        results = {
+            name: SettingResult(tuple(self._trial(forward, columns) for columns in trials))
+            for name, trials in self.search.galleries.items()
+        }
+        if self.search.backward:
+            results[self.search.backward] = SettingResult((_figures(backward(), *self.pool, *self.query),))
+        return results
+
+    def _trial(self, forward: Callable[[Tensor], Tensor], columns: np.ndarray) -> TrialScore:
+        distance = forward(torch.from_numpy(columns).to(self.device))
         return _figures(distance, *self.query, *(values[columns] for values in self.pool))
 
-    def backward(self, distance: np.ndarray) -> TrialScore:
-        return _figures(distance, *self.pool, *self.query)
 
-
-def _figures(distance: np.ndarray, *identities_and_places: np.ndarray) -> TrialScore:
+def _figures(distance: Tensor, *identities_and_places: np.ndarray) -> TrialScore:
     try:
         return _percent(retrieval_metrics(distance, *identities_and_places))
     except ValueError as error:

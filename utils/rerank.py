@@ -4,20 +4,24 @@ The spectra of an image are ranked as if each were an image of its own; in the e
 is approximated; everything is in float32, where the released code keeps weights in half precision.
 
 Nothing here holds the distances of all rows from all others: they are made a block of rows at a time, and of each block
-only the nearest candidates, the row maxima and the distances between queries and gallery are kept.
+only the nearest candidates, the row maxima and the distances between queries and gallery are kept. All of it is done
+where the features are, on the CPU or a GPU.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from scipy import sparse
+import torch
+from torch import Tensor
 
-from utils.kernels import jaccard_blend, row_maxima, row_means, smallest
+from utils.kernels import kernels_for
+from utils.tensors import as_tensor, blocks
 
 NEIGHBOURS = ("queries", "all")
 TINY = 1e-12  # instead of a largest distance of 0, where all features are equal
 SAME = 1e-4  # spectra that differ less in every normalised feature are those of infrared images
-BLOCK_BYTES = 64 * 2**20  # of distances made at a time
+
+Values = TypeVar("Values", np.ndarray, Tensor)
 
 
 class MSER(NamedTuple):
@@ -29,9 +33,7 @@ class MSER(NamedTuple):
     lam: float
 
 
-def mser_distance(
-    query: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, lam: float, neighbours: str
-) -> np.ndarray:
+def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: float, neighbours: str) -> Values:
     """Re-ranked distances, the mean over spectra.
 
     Args:
@@ -41,16 +43,19 @@ def mser_distance(
         neighbours: ``queries`` (SYSU-MM01: only queries may be neighbours) or ``all`` (RegDB).
 
     Returns:
-        (Nq, Ng) float32.
+        (Nq, Ng) float32; an array for arrays, a tensor of the same device for tensors.
 
     Raises:
         ValueError: both sides have several different spectra, or an unknown ``neighbours``.
     """
+    sides = as_tensor(query).float(), as_tensor(gallery).float()
     if neighbours == "queries":
-        return QueryReranker(query, gallery, MSER(k1, k2, lam)).distance()
-    if neighbours == "all":
-        return rerank_all(query, gallery, MSER(k1, k2, lam))[0]
-    raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
+        distance = QueryReranker(*sides, MSER(k1, k2, lam)).distance()
+    elif neighbours == "all":
+        distance = rerank_all(*sides, MSER(k1, k2, lam))[0]
+    else:
+        raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
+    return distance if isinstance(query, Tensor) else distance.numpy()
 
 
 class QueryReranker:
@@ -60,167 +65,159 @@ class QueryReranker:
     computed once.
 
     Args:
-        query: (Sq, Nq, D); see :func:`mser_distance`.
-        pool: (Sg, N, D), all images that a gallery may hold.
+        query: (Sq, Nq, D) float32; see :func:`mser_distance`.
+        pool: (Sg, N, D), likewise, all images that a gallery may hold.
     """
 
-    def __init__(self, query: np.ndarray, pool: np.ndarray, mser: MSER):
+    def __init__(self, query: Tensor, pool: Tensor, mser: MSER):
         query, pool = _one_side_infrared(query, pool)
-        self.mser = mser
-        self.query_spectra, self.spectra = len(query), len(pool)
-        queries = _flat(query)
+        self.mser, self.kernels = mser, kernels_for(query.device)
+        self.query_spectra, spectra = len(query), len(pool)
+        queries = query.flatten(0, 1)
         count, images = len(queries), pool.shape[1]
+        positions = {"dtype": torch.int64, "device": queries.device}
 
-        self.largest = np.empty(count, dtype=np.float32)  # of the distances to other queries
-        nearest = np.empty((count, min(max(mser.k1 + 1, mser.k2), count)), dtype=np.int32)
-        near_distance = np.empty(nearest.shape, dtype=np.float32)
-        for rows in _blocks(count, count):
+        self.largest = queries.new_empty(count)  # of the distances to other queries
+        nearest = torch.empty((count, min(max(mser.k1 + 1, mser.k2), count)), **positions)
+        near_distance = queries.new_empty(nearest.shape)
+        for rows in blocks(count, count):
             distance = squared_distances(queries[rows], queries)
-            self.largest[rows] = distance.max(axis=1)
-            nearest[rows] = smallest(distance, nearest.shape[1])
-            near_distance[rows] = np.take_along_axis(distance, nearest[rows], axis=1)
-        self.reciprocal = reciprocal_distances(nearest[:, : mser.k1 + 1], near_distance[:, : mser.k1 + 1])
-        self.query_nearest = nearest[:, : mser.k2]
+            self.largest[rows] = distance.amax(dim=1)
+            nearest[rows] = self.kernels.smallest(distance, nearest.shape[1])
+            near_distance[rows] = distance.gather(1, nearest[rows])
+        self.near = nearest[:, : mser.k1 + 1].contiguous()
+        self.reciprocal = reciprocal_distances(self.near, near_distance[:, : mser.k1 + 1])
+        self.query_members = _members(nearest, mser)
 
         # of the spectra's distances between each query and image
-        self.pool_largest = np.empty((count, images), dtype=np.float32)
-        self.pool_mean = np.empty((count, images), dtype=np.float32)
+        self.pool_largest = queries.new_empty((count, images))
+        self.pool_mean = queries.new_empty((count, images))
         # gallery images have no weights of their own: without averaging they have none
         members = 0 if mser.k2 == 1 else min(mser.k2, count)
-        self.pool_nearest = np.empty((images, self.spectra, members), dtype=np.int32)
-        for rows in _blocks(images, self.spectra * count):
-            distance = squared_distances(_flat(pool[:, rows].swapaxes(0, 1)), queries)
-            self.pool_nearest[rows] = smallest(distance, members).reshape(rows.stop - rows.start, self.spectra, members)
-            distance = distance.reshape(-1, self.spectra, count)
-            self.pool_largest[:, rows] = distance.max(axis=1).T
-            self.pool_mean[:, rows] = distance.mean(axis=1).T
+        self.pool_members = torch.empty((images, spectra, members), **positions)
+        for rows in blocks(images, spectra * count):
+            distance = squared_distances(pool[:, rows].transpose(0, 1).flatten(0, 1), queries)
+            self.pool_members[rows] = self.kernels.smallest(distance, members).unflatten(0, (-1, spectra))
+            distance = distance.unflatten(0, (-1, spectra))
+            self.pool_largest[:, rows] = distance.amax(dim=1).T
+            self.pool_mean[:, rows] = distance.mean(dim=1).T
 
-    def distance(self, columns: np.ndarray | None = None) -> np.ndarray:
+    def distance(self, columns: Tensor | None = None) -> Tensor:
         """Re-ranked distances to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
-        columns = np.arange(self.pool_mean.shape[1]) if columns is None else columns
-        largest = np.maximum(self.largest, row_maxima(self.pool_largest, columns)).clip(min=TINY)
-        weights = reciprocal_weights(self.reciprocal, largest)
-        query = weights if self.mser.k2 == 1 else row_means(self.query_nearest, weights)
-        members = _flat(self.pool_nearest[columns])
-        scale = np.stack([np.full_like(largest, 1 - self.mser.lam), self.mser.lam / largest], axis=1)
-        distance = jaccard_blend(query, weights, members, self.spectra, self.pool_mean, columns, scale)
-        return _mean(distance.reshape(self.query_spectra, -1, len(columns)))
+        columns = torch.arange(len(self.pool_members), device=self.near.device) if columns is None else columns
+        largest = torch.maximum(self.largest, self.kernels.row_maxima(self.pool_largest, columns)).clamp(min=TINY)
+        distance = self.kernels.jaccard_blend(
+            self.near,
+            reciprocal_weights(self.reciprocal, largest),
+            self.query_members,
+            self.pool_members[columns],
+            self.pool_mean,
+            columns,
+            torch.stack([torch.full_like(largest, 1 - self.mser.lam), self.mser.lam / largest], dim=1),
+        )
+        return _mean(distance.unflatten(0, (self.query_spectra, -1)))
 
 
-def rerank_all(query: np.ndarray, gallery: np.ndarray, mser: MSER) -> tuple[np.ndarray, np.ndarray]:
+def rerank_all(query: Tensor, gallery: Tensor, mser: MSER) -> tuple[Tensor, Tensor]:
     """Re-ranks with all rows as neighbours, in both directions at once: they share all but the original distance.
 
     Args:
-        query, gallery: (Sq, Nq, D) and (Sg, Ng, D); see :func:`mser_distance`.
+        query, gallery: (Sq, Nq, D) and (Sg, Ng, D) float32; see :func:`mser_distance`.
 
     Returns:
         Distances of queries to the gallery (Nq, Ng), and of gallery images, as queries, to them (Ng, Nq).
     """
     query, gallery = _one_side_infrared(query, gallery)
-    features = np.concatenate([_flat(query), _flat(gallery)])
+    kernels = kernels_for(query.device)
+    features = torch.cat([query.flatten(0, 1), gallery.flatten(0, 1)])
     count, total = query.shape[0] * query.shape[1], len(features)
 
-    nearest = np.empty((total, min(max(mser.k1 + 1, mser.k2), total)), dtype=np.int32)
-    near_distance = np.empty(nearest.shape, dtype=np.float32)
-    largest = np.empty(total, dtype=np.float32)
-    forward = np.empty((count, total - count), dtype=np.float32)  # relative distances
-    backward = np.empty((total - count, count), dtype=np.float32)
-    for rows in _blocks(total, total):
+    nearest = torch.empty((total, min(max(mser.k1 + 1, mser.k2), total)), dtype=torch.int64, device=features.device)
+    near_distance = features.new_empty(nearest.shape)
+    largest = features.new_empty(total)
+    forward = features.new_empty((count, total - count))  # relative distances
+    backward = features.new_empty((total - count, count))
+    for rows in blocks(total, total):
         distance = squared_distances(features[rows], features)
-        largest[rows] = distance.max(axis=1).clip(min=TINY)
-        nearest[rows] = smallest(distance, nearest.shape[1])
-        near_distance[rows] = np.take_along_axis(distance, nearest[rows], axis=1)
+        largest[rows] = distance.amax(dim=1).clamp(min=TINY)
+        nearest[rows] = kernels.smallest(distance, nearest.shape[1])
+        near_distance[rows] = distance.gather(1, nearest[rows])
         distance /= largest[rows, None]
         queries = max(0, min(rows.stop, count) - rows.start)  # rows of this block that are queries
         forward[rows.start : rows.start + queries] = distance[:queries, count:]
         backward[max(0, rows.start - count) : max(0, rows.stop - count)] = distance[queries:, :count]
 
-    weights = reciprocal_weights(
-        reciprocal_distances(nearest[:, : mser.k1 + 1], near_distance[:, : mser.k1 + 1]), largest
-    )
-    # every row is a candidate: without averaging it has its own weights
-    members = np.arange(total, dtype=np.int32)[:, None] if mser.k2 == 1 else nearest[:, : mser.k2]
-    spectra, images = len(gallery), gallery.shape[1]
-    jaccard = jaccard_blend(
-        row_means(members[:count], weights),
+    near = nearest[:, : mser.k1 + 1].contiguous()
+    weights = reciprocal_weights(reciprocal_distances(near, near_distance[:, : mser.k1 + 1]), largest)
+    members = _members(nearest, mser)
+    spectra, images = gallery.shape[:2]
+    jaccard = kernels.jaccard_blend(
+        near,
         weights,
-        _flat(members[count:].reshape(spectra, images, -1).swapaxes(0, 1)),
-        spectra,
-        np.zeros((count, images), dtype=np.float32),
-        np.arange(images),
-        np.tile(np.array([1, 0], dtype=np.float32), (count, 1)),
+        members[:count],
+        members[count:].unflatten(0, (spectra, images)).transpose(0, 1).contiguous(),
+        features.new_zeros((count, images)),
+        torch.arange(images, device=features.device),
+        torch.stack([features.new_ones(count), features.new_zeros(count)], dim=1),
     )
-    shape = (len(query), query.shape[1], spectra, images)
-    jaccard = _mean(jaccard.reshape(len(query), -1, images))
-    forward = forward.reshape(shape).mean(axis=(0, 2))
-    backward = backward.reshape(shape[2:] + shape[:2]).mean(axis=(0, 2))
+    jaccard = _mean(jaccard.unflatten(0, (len(query), -1)))
+    forward = forward.unflatten(1, (spectra, images)).unflatten(0, (len(query), -1)).mean(dim=(0, 2))
+    backward = backward.unflatten(1, (len(query), -1)).unflatten(0, (spectra, images)).mean(dim=(0, 2))
     return (1 - mser.lam) * jaccard + mser.lam * forward, (1 - mser.lam) * jaccard.T + mser.lam * backward
 
 
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances of normalised rows: (n, D), (m, D) -> (n, m) float32, not below 0."""
-    distance = a @ b.T
-    distance *= -2
-    distance += 2
-    return np.maximum(distance, 0, out=distance)
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances of normalised rows: (n, D), (m, D) -> (n, m), not below 0."""
+    return (a @ b.T).mul_(-2).add_(2).clamp_(min=0)
 
 
-def reciprocal_distances(nearest: np.ndarray, distance: np.ndarray) -> sparse.csr_matrix:
-    """Distances within k-reciprocal sets, of rows that are each other's near ones: -> (rows, rows), zeros explicit.
+def reciprocal_distances(near: Tensor, distance: Tensor) -> Tensor:
+    """Distances of near rows that have each other among their near ones; infinite those of others.
 
     Args:
-        nearest: (rows, k) positions of the near rows.
+        near: (rows, k) positions of the near rows.
         distance: (rows, k) of them.
     """
-    rows, width = nearest.shape
-    indptr = np.arange(0, rows * width + 1, width)
-    # entries say where in `distance` their distance stands, counted from 1, so that none is lost as a zero
-    entries = np.arange(1, rows * width + 1)
-    near = sparse.csr_matrix((entries, nearest.ravel(), indptr), shape=(rows, rows))
-    mutual = near.multiply(near.T.astype(bool)).tocsr()
-    return sparse.csr_matrix((distance.ravel()[mutual.data - 1], mutual.indices, mutual.indptr), shape=mutual.shape)
+    result = torch.full_like(distance, torch.inf)
+    row = torch.arange(len(near), device=near.device)
+    for rows in blocks(len(near), 2 * near.shape[1] ** 2):  # positions are twice as wide as float32
+        mutual = (near[near[rows]] == row[rows, None, None]).any(dim=2)
+        result[rows] = distance[rows].where(mutual, torch.inf)
+    return result
 
 
-def reciprocal_weights(reciprocal: sparse.csr_matrix, largest: np.ndarray) -> sparse.csr_matrix:
-    """exp(-distance / row maximum) over each row's reciprocal set, with sum 1 per row."""
-    lengths = np.diff(reciprocal.indptr)
-    rows = np.repeat(np.arange(len(largest)), lengths)
-    weight = np.exp(-reciprocal.data / largest[rows])
-    total = np.bincount(rows, weight, minlength=len(largest))
-    data = (weight / total[rows]).astype(np.float32)
-    return sparse.csr_matrix((data, reciprocal.indices, reciprocal.indptr), shape=reciprocal.shape)
+def reciprocal_weights(reciprocal: Tensor, largest: Tensor) -> Tensor:
+    """exp(-distance / row maximum), with sum 1 over each row's reciprocal set, which may be empty: -> (rows, k)."""
+    weight = torch.exp(-reciprocal / largest[:, None])
+    return weight / weight.sum(dim=1, keepdim=True).clamp(min=TINY)
 
 
-def _one_side_infrared(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    query, gallery = (_distinct(np.asarray(features, dtype=np.float32)) for features in (query, gallery))
+def _members(nearest: Tensor, mser: MSER) -> Tensor:
+    """The rows whose weights are averaged for each candidate: its nearest, or without averaging itself alone."""
+    if mser.k2 == 1:
+        return torch.arange(len(nearest), device=nearest.device)[:, None]
+    return nearest[:, : mser.k2].contiguous()
+
+
+def _one_side_infrared(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    query, gallery = _distinct(query), _distinct(gallery)
     if len(query) > 1 and len(gallery) > 1:
         raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
     return query, gallery
 
 
-def _distinct(features: np.ndarray) -> np.ndarray:
+def _distinct(features: Tensor) -> Tensor:
     """(S, N, D), reduced to one spectrum where all are equal but for rounding: infrared images have no more."""
     if features.ndim != 3:
-        raise ValueError(f"features should be (spectra, images, dimensions), not {features.shape}")
+        raise ValueError(f"features should be (spectra, images, dimensions), not {tuple(features.shape)}")
     same = all(
-        np.allclose(spectrum[rows], features[0, rows], rtol=0, atol=SAME)
+        torch.allclose(spectrum[rows], features[0, rows], rtol=0, atol=SAME)
         for rows in (slice(1), slice(None))  # the first image usually tells, without looking at the others
         for spectrum in features[1:]
     )
     return features[:1] if same else features
 
 
-def _flat(values: np.ndarray) -> np.ndarray:
-    """(S, N, D) -> (S x N, D)."""
-    return values.reshape(values.shape[0] * values.shape[1], values.shape[2])
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
+def _mean(values: Tensor) -> Tensor:
     """(S, n, m) -> (n, m), without a copy where there is one spectrum."""
-    return values[0] if len(values) == 1 else values.mean(axis=0)
-
-
-def _blocks(rows: int, width: int) -> list[slice]:
-    """Slices of rows of which ``width`` float32 numbers each fit into a block."""
-    size = max(1, BLOCK_BYTES // (4 * width))
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return values[0] if len(values) == 1 else values.mean(dim=0)

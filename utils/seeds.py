@@ -18,7 +18,6 @@ def seed_everything(seed: int | None = None, *, deterministic: bool = False) -> 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32: testing then gives the same on every device
     torch.backends.cudnn.benchmark = not deterministic  # shapes are fixed: trying algorithms once pays
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

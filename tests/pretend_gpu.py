@@ -1,0 +1,78 @@
+"""A GPU that is none: its tensors live on the CPU, but must not be mixed with those of the CPU, as on a GPU.
+
+So what is meant for a GPU can be run without one: an operation on tensors of both devices fails, and what the program
+would wait for is counted.
+"""
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+DEVICE = torch.device("lazy:0")  # a name that torch knows and does nothing with
+CPU = torch.device("cpu")
+aten = torch.ops.aten
+CROSSING = (aten._to_copy.default, aten.copy_.default)  # operations that may see both devices
+# operations whose outcome, or its shape, has to be known before the program goes on
+WAITING = (aten._local_scalar_dense, aten.nonzero, aten.bincount, aten.masked_select, aten.equal, aten.is_nonzero)
+
+
+class Elsewhere(Tensor):
+    """A tensor that says it is on ``DEVICE``."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Elsewhere":
+        options = {"strides": inner.stride(), "dtype": inner.dtype, "device": DEVICE}
+        return Tensor._make_wrapper_subclass(cls, inner.shape, **options)
+
+    def __init__(self, inner: Tensor):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), options=None):
+        raise AssertionError(f"{function} outside of PretendGPU")
+
+
+class PretendGPU(TorchDispatchMode):
+    """While entered, ``DEVICE`` can be computed on.
+
+    Attributes:
+        waits: operation -> how often the program waited for what it gives.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        given = [value for value in tree_leaves((arguments, options)) if isinstance(value, Tensor)]
+        there = any(isinstance(value, Elsewhere) for value in given)
+        here = any(not isinstance(value, Elsewhere) and value.ndim for value in given)  # numbers may come along
+        if there and here and function not in CROSSING:
+            raise RuntimeError(f"{function} was given tensors of both devices")
+        target = options.get("device")
+        to_cpu = target == CPU or (function is aten.copy_.default and not isinstance(arguments[0], Elsewhere))
+        if there and (function.overloadpacket in WAITING or to_cpu):
+            self.waits[str(function.overloadpacket)] += 1
+        result = function(*tree_map(_inner, arguments), **tree_map(_inner, options))
+        if function._schema.is_mutable:
+            return arguments[0]
+        goes_there = there if target is None else target == DEVICE
+        return tree_map(_outer, result) if goes_there else result
+
+
+def _inner(value: object) -> object:
+    return value.inner if isinstance(value, Elsewhere) else CPU if _is_device(value) else value
+
+
+def _is_device(value: object) -> bool:
+    return isinstance(value, torch.device) and value == DEVICE
+
+
+def _outer(value: object) -> object:
+    return Elsewhere(value) if isinstance(value, Tensor) else value

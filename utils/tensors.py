@@ -1,0 +1,21 @@
+"""Arrays as tensors, and their rows in blocks."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 64 * 2**20  # of float32 numbers made at a time
+
+
+def as_tensor(values: np.ndarray | Tensor) -> Tensor:
+    """A tensor as it is, without its graph; an array as a tensor of the CPU, without a copy where torch can view it."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements="CW")
+    return torch.from_numpy(values)
+
+
+def blocks(rows: int, width: int) -> list[slice]:
+    """Slices of ``rows`` rows, such that ``width`` float32 numbers for each row of a slice fit into a block."""
+    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
