@@ -47,7 +47,8 @@ def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
 def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
     """Raise ``UserError`` unless identities and cameras are as many as configured."""
     if cfg.num_cam != len(dataset.cameras):
-        raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {len(dataset.cameras)} cameras")
+        cameras = len(dataset.cameras)
+        raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {cameras} cameras; set num_cam {cameras}")
     if dataset.split == "train" and cfg.num_id != dataset.num_identities:
         raise UserError(
             f"num_id: {cfg.num_id}, but {cfg.data_root} has {dataset.num_identities} training identities;"

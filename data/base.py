@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from data.files import require_folder
 from data.images import read_image
+from utils.errors import UnreadableImage
 
 INFRARED_CAMERAS = (3, 6)
 SPLITS = ("train", "test")
@@ -57,16 +58,19 @@ class ImageSource(Protocol):
 
 
 class ImageFiles:
-    """Images decoded whenever they are taken."""
+    """Images decoded whenever they are taken; ``advice`` says what to do about one that cannot be."""
 
     for_workers = True
 
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
-        self.paths, self.image_size = paths, image_size
+    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], *, advice: str):
+        self.paths, self.image_size, self.advice = paths, image_size, advice
 
     def take(self, positions: Sequence[int]) -> Tensor:
-        # default_collate, because in a loader process it stacks into the memory that is shared with the main one
-        return default_collate([torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions])
+        try:
+            images = [torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions]
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{error}; {self.advice}") from None
+        return default_collate(images)  # which in a loader process stacks into the memory shared with the main one
 
     def __str__(self) -> str:
         return "decoded when needed"
@@ -108,7 +112,8 @@ class ReIDDataset(Dataset, ABC):
         self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
         self.infrared = is_infrared(self.camera_ids)
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
-        self.source: ImageSource = ImageFiles([self.root / sample.path for sample in self.samples], self.image_size)
+        files = [self.root / sample.path for sample in self.samples]
+        self.source: ImageSource = ImageFiles(files, self.image_size, advice=self.advice)
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Take the images at these positions out of the samples, for reasons that the summary gives; labels stay."""
@@ -131,6 +136,11 @@ class ReIDDataset(Dataset, ABC):
         positions = np.array(indices, dtype=np.int64)
         known = (torch.from_numpy(values) for values in (self.labels[positions], self.camera_ids[positions], positions))
         return Batch(self.source.take(indices), *known)
+
+    @property
+    def advice(self) -> str:
+        """What to do about an image that cannot be read: the test set is never thinned."""
+        return "replace it, or set skip_unreadable true" if self.split == "train" else "replace it"
 
     @property
     def num_identities(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from utils.errors import UnreadableImage
+from utils.messages import reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no formats whose decoders run programs or write to the terminal
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # eight bits per channel at most
@@ -34,8 +35,8 @@ def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     except UnidentifiedImageError:
         raise UnreadableImage(f"{path}: cannot be decoded as an image (it is none of {', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow raises nearly anything on a damaged file
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableImage(f"{path}: cannot be decoded as an image ({' '.join(reason.split())})") from None
+        why = getattr(error, "strerror", None) or reason(error)
+        raise UnreadableImage(f"{path}: cannot be decoded as an image ({why})") from None
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 

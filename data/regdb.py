@@ -60,7 +60,8 @@ class RegDB(ReIDDataset):
         """Paths in the order of the list, and their identities."""
         index = self._index(split, modality)
         entries: dict[str, int] = {}
-        for line in read_lines(index, f"the {modality} images of trial {self.trial}, one 'relative/path label' a line"):
+        purpose = f"the {modality} images of trial {self.trial}, one 'relative/path label' a line, and comes with RegDB"
+        for line in read_lines(index, purpose):
             path, identity = _parse_line(line, index, MODALITIES[modality][0])
             if path in entries:
                 raise UserError(f"{index}: {path} is listed twice")

@@ -48,7 +48,7 @@ class SYSU(ReIDDataset):
         identities, lists = [], Checks()
         for name in names:
             with lists.check():
-                lines = read_lines(self.root / name, "one line of identities, separated by commas: 1,2,4")
+                lines = read_lines(self.root / name, "identities in one line, 1,2,4, and comes with SYSU-MM01")
                 words = [word.strip() for line in lines for word in line.split(",")]
                 identities += parse_identities([word for word in words if word], self.root / name)
         lists.finish()

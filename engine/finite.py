@@ -1,5 +1,7 @@
 """A stop where a loss is no number any more."""
 
+from pathlib import Path
+
 import torch
 from ignite.engine import Engine
 
@@ -17,7 +19,7 @@ class FiniteLoss:
     Looks at every loss on the device and asks the device only now and then, since each question waits for it.
     """
 
-    def __init__(self, loader: Loader, progress: Progress, folder, device: torch.device):
+    def __init__(self, loader: Loader, progress: Progress, folder: Path, device: torch.device):
         self.sampler, self.progress, self.folder = loader.batch_sampler, progress, folder
         self.paths = getattr(loader.dataset, "paths", None)
         self.first = torch.zeros((), dtype=torch.long, device=device)  # iteration of the epoch, from 1

@@ -220,7 +220,7 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
         return logits, training.criterion(embeddings, logits, labels, infrared)
 
     if training.compile:
-        forward = torch.compile(forward, fullgraph=True, dynamic=False)
+        forward = compiled(forward)
 
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
         model.train()
@@ -233,6 +233,26 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
         return {"cls_acc": accuracy, **{name: loss.detach() for name, loss in losses.items()}}
 
     return step
+
+
+def compiled(function: Callable) -> Callable:
+    """``function`` as one graph of fixed shape, compiled when it is first called.
+
+    Raises:
+        UserError: torch cannot compile here, most often for want of a C++ compiler.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    graph = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def call(*arguments):
+        try:
+            return graph(*arguments)
+        except TorchDynamoException as error:
+            why, _, _ = str(error).strip().partition("\n")
+            raise UserError(f"compile: torch cannot compile here ({why}); set compile false") from None
+
+    return call
 
 
 def attach_schedule(trainer: Engine, optimizer: Optimizer, lr_step: list[int]) -> None:

@@ -37,7 +37,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name the checkpoint in it, such as {path / 'best.pth'}")
         if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint")
+            raise UserError(f"{path}: no such checkpoint; resume takes a file such as <run folder>/best.pth")
         with path.open("rb") as file:
             start = file.read(len(ZIP))
             if not start:

@@ -423,6 +423,19 @@ def test_damaged_conditions(content, whole_run, tmp_path, capsys):
     assert f"error: {folder / 'run.json'}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("keep", "words"), [(0, "lacks amp_backend, amp_dtype, "), (9, "lacks ")])
+def test_a_configuration_that_was_cut(keep, words, whole_run, tmp_path, capsys):
+    """Its missing keys are not taken for the defaults."""
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (folder / "results.json").unlink()
+    lines = (folder / "config.yml").read_text().splitlines(keepends=True)
+    (folder / "config.yml").write_text("".join(lines[:keep]))
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    message = capsys.readouterr().err
+    assert f"error: {folder / 'config.yml'}: {words}" in message
+    assert message.count("\n") == 1
+
+
 def test_folders_that_are_no_runs(tmp_path, capsys):
     for make in (
         lambda: None,

@@ -324,6 +324,6 @@ def test_configured_numbers_are_compared_with_the_data(sysu_root, tmp_path):
         build_dataset, get_config(tmp_path / "x.yml"), "train"
     )
     cfg = get_config(tmp_path / "x.yml", ["num_id", str(found), "num_cam", "5"])
-    assert "num_cam: 5, but SYSU-MM01 has 6 cameras" in refused(build_dataset, cfg, "train")
+    assert "num_cam: 5, but SYSU-MM01 has 6 cameras; set num_cam 6" in refused(build_dataset, cfg, "train")
     with pytest.raises(ValueError, match="unknown split 'val'"):
         SYSU(sysu_root, "val", SIZE)

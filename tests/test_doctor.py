@@ -79,8 +79,8 @@ def test_all_that_is_missing_is_listed(sysu, tmp_path, capsys):
     for name, text in {
         "cam3": "no such folder; SYSU-MM01 has cam1 ... cam6",
         "cam4": "is no folder",
-        "exp/val_id.txt": "it holds one line of identities, separated by commas",
-        "exp/test_id.txt": "it holds one line of identities, separated by commas",
+        "exp/val_id.txt": "it holds identities in one line, 1,2,4, and comes with SYSU-MM01",
+        "exp/test_id.txt": "it holds identities in one line, 1,2,4, and comes with SYSU-MM01",
         "exp/rand_perm_cam.mat": "it holds the gallery permutations: a (6, 1) cell",
     }.items():
         lines = [line for line in found["error"] if line.startswith(f"{sysu / name}: ")]

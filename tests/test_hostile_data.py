@@ -328,7 +328,10 @@ def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
     path = first_of(regdb, split)
     path.write_bytes(path.read_bytes()[:200])
     command = arguments(tmp_path, "regdb", regdb, num_workers=workers, mser="false", eval_interval="0")
-    assert fails(*command).startswith(f"error: {path}: cannot be decoded as an image")
+    message = fails(*command)
+    assert message.startswith(f"error: {path}: cannot be decoded as an image")
+    advice = "; replace it, or set skip_unreadable true\n" if split == "train" else "; replace it\n"
+    assert message.endswith(advice)
     assert not list(tmp_path.glob("runs/*/*"))
 
 

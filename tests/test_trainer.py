@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from losses.criterion import Criterion
 from utils.errors import UserError
 from utils.results import TrialScore
 
+ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 SIZES = Sizes(p_size=2, k_size=2, batch_size=6)
 
@@ -300,6 +304,23 @@ def test_compiled_training_follows_the_same_curve():
     compiled.compile = True
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)
+
+
+def test_what_cannot_be_compiled_is_said():
+    """In a process of its own, because torch remembers the compilers that it found."""
+    program = """
+import utils, torch
+from engine.trainer import compiled
+from utils.cli import run_program
+raise SystemExit(run_program(lambda: compiled(lambda values: (values * 2).sum())(torch.rand(5))))
+"""
+    environment = os.environ | {"CXX": "/nonexistent/c++"}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", program], **options)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: compile: torch cannot compile here (")
+    assert done.stderr.endswith("set compile false\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_mixed_precision_follows_the_curve_of_float32():

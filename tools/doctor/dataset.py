@@ -64,8 +64,7 @@ def _check_images(report: Report, cfg: CfgNode, dataset: ReIDDataset) -> None:
         report.warning(*(f"{reason}; skip_unreadable leaves it out" for reason in reasons.values()))
         leave_out(dataset, reasons)
     else:
-        advice = "replace it, or set skip_unreadable true" if dataset.split == "train" else "replace it"
-        report.error(*(f"{reason}; {advice}" for reason in reasons.values()))
+        report.error(*(f"{reason}; {dataset.advice}" for reason in reasons.values()))
 
 
 def _check_modalities(report: Report, dataset: ReIDDataset) -> None:
