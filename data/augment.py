@@ -12,9 +12,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from data.hue import adjust_hue
+from data.hue import adjust_hue, hue_tables, whole_steps
 from data.transfer import send
-from data.vimc import box_mask, channel_cutmix, spectrum_jitter, weighted_grayscale
+from data.vimc import (
+    CUTMIX,
+    GRAYSCALE,
+    HUE,
+    JITTER,
+    NOTHING,
+    box_mask,
+    channel_cutmix,
+    spectrum_jitter,
+    weighted_grayscale,
+)
+
+try:
+    from data.augment_numba import augment_each
+except (ImportError, RuntimeError):  # numba is not installed for this Python, or has nowhere to keep what it compiles
+    augment_each = None
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,8 +39,6 @@ CUTMIX_AREA = (0.02, 0.33)  # of the image
 ERASE_AREA = (0.02, 0.30)
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # to find a rectangle that fits
-
-NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to a visible image's colours
 
 
 @dataclass(frozen=True)
@@ -142,16 +155,33 @@ class BatchAugment:
 
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
     """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W)."""
-    finish = finish_each if images.device.type == "cpu" else finish_together
+    if images.device.type == "cpu" and augment_each is not None:
+        return _augment_each(images, parameters)
+    return augment_together(images, parameters)
+
+
+def _augment_each(images: Tensor, parameters: Parameters) -> Tensor:
+    every_level = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    return augment_each(
+        images,
+        **{**vars(parameters), "hue": whole_steps(parameters.hue)},
+        tables=hue_tables(images.device),
+        levels=normalise(every_level)[:, 0],
+        padding=PADDING_VALUE,
+    )
+
+
+def augment_together(images: Tensor, parameters: Parameters) -> Tensor:
+    """The whole batch in few steps, as a GPU likes it."""
     rows = {kind: send((parameters.colour == kind).nonzero()[:, 0], images.device) for kind in CHANGES}
     parameters = parameters.to(images.device)
-    return finish(_colour(images, parameters, rows), parameters)
+    return _finish(_colour(images, parameters, rows), parameters)
 
 
-def normalise(images: Tensor, *, out: Tensor | None = None) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     """uint8 -> float32 in [0, 1] -> less the ImageNet mean, divided by its deviation; the shape stays."""
     mean, std = _imagenet(images.device)
-    return torch.div(images, 255, out=out).sub_(mean).div_(std)
+    return (images / 255).sub_(mean).div_(std)
 
 
 @cache
@@ -177,38 +207,10 @@ def _colour(images: Tensor, parameters: Parameters, rows: dict[int, Tensor]) -> 
     return result
 
 
-def finish_together(images: Tensor, parameters: Parameters) -> Tensor:
-    """Flip, crop, normalise and erase a batch at once; few steps, as a GPU likes it."""
+def _finish(images: Tensor, parameters: Parameters) -> Tensor:
     images = _flip_and_crop(images, parameters.flip, parameters.shift)
     erased = box_mask(parameters.erase_box, images.shape[-2:], images.device)[:, None]
     return normalise(images).masked_fill_(erased, 0)
-
-
-def finish_each(images: Tensor, parameters: Parameters) -> Tensor:
-    """The same, one image after the other; on a CPU that is faster, because an image fits into its cache.
-
-    With one thread, because the steps are so short that waking others takes longer.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _finish_each(images, parameters)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _finish_each(images: Tensor, parameters: Parameters) -> Tensor:
-    height, width = images.shape[-2:]
-    result = torch.empty(images.shape)
-    each = (values.tolist() for values in (parameters.flip, parameters.shift, parameters.erase_box))
-    for target, image, mirrored, (down, right), box in zip(result, images, *each, strict=True):
-        (to_rows, from_rows), (to_columns, from_columns) = _overlap(down, height), _overlap(right, width)
-        moved = torch.full_like(image, PADDING_VALUE)
-        moved[:, to_rows, to_columns] = (image.flip(-1) if mirrored else image)[:, from_rows, from_columns]
-        normalise(moved, out=target)
-        top, left, rows, columns = box
-        target[:, top : top + rows, left : left + columns] = 0
-    return result
 
 
 def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
@@ -224,8 +226,3 @@ def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
     ]
     # channels stay last, as the convolutions of a GPU want them
     return pixels.masked_fill_(outside[..., None], PADDING_VALUE).permute(0, 3, 1, 2)
-
-
-def _overlap(shift: int, length: int) -> tuple[slice, slice]:
-    """Where a window moved by ``shift`` has pixels, and which ones of the image."""
-    return slice(max(-shift, 0), max(length - max(shift, 0), 0)), slice(max(shift, 0), max(length + min(shift, 0), 0))

@@ -30,15 +30,14 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
     ``images`` is uint8 (B, 3, H, W), and so is the result.
     """
-    tables = _tables(images.device)
+    tables = hue_tables(images.device)
     red, green, blue = images.unbind(dim=1)
     largest, smallest = (pick(pick(red, green), blue) for pick in (torch.maximum, torch.minimum))
     middle = red + green + blue - largest - smallest  # 8 bits overflow and come back
     spread = largest - smallest
 
     hue = _look_up(tables.hue, _index(largest - middle, spread).add_(_order(red, green, blue), alpha=LEVELS**2))
-    steps = (shift.double() * 255).to(torch.int32)  # towards zero, like int()
-    hue += (steps % LEVELS).to(images.device, torch.uint8)[:, None, None]  # 8 bits go round like the circle
+    hue += whole_steps(shift).to(images.device, torch.uint8)[:, None, None]  # 8 bits go round like the circle
 
     by_level = _index(largest, spread)
     smallest = _look_up(tables.smallest, by_level)
@@ -53,6 +52,11 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     return chosen.mul_(above[:, :, None]).sum(dim=1, dtype=torch.uint8).add_(smallest[:, None])
 
 
+def whole_steps(shift: Tensor) -> Tensor:
+    """Turns of the hue as PIL's steps, 0 to 255: fractions of the circle (B,) -> int32 (B,)."""
+    return (shift.double() * 255).to(torch.int32) % LEVELS  # towards zero, like int()
+
+
 def _order(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     """Which channels are larger than which, as three bits."""
     bits = (greater.to(torch.uint8) for greater in (red >= green, green >= blue, red >= blue))
@@ -60,7 +64,8 @@ def _order(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
 
 
 @cache
-def _tables(device: torch.device) -> Tables:
+def hue_tables(device: torch.device) -> Tables:
+    """Made once for each device."""
     level = torch.arange(LEVELS)
     rows, columns = level[:, None].expand(LEVELS, LEVELS), level.expand(LEVELS, LEVELS)
 

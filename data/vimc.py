@@ -6,6 +6,8 @@ Pure functions on uint8 batches with one set of parameters per image; (B, 3, H, 
 import torch
 from torch import Tensor
 
+NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to a visible image's colours
+
 
 def weighted_grayscale(images: Tensor, weights: Tensor) -> Tensor:
     """Grey image as the weighted sum of the channels, truncated to 8 bits; ``weights`` (B, 3) sum to 1 per image."""

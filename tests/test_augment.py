@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,7 @@ from data.augment import (
     BatchAugment,
     Parameters,
     augment,
-    finish_each,
-    finish_together,
+    augment_together,
     normalise,
 )
 from data.hue import adjust_hue
@@ -151,6 +152,16 @@ def slow_augment(image: np.ndarray, p: Parameters, i: int) -> torch.Tensor:
     return reference.erase(tensor, top, left, height, width, torch.tensor(0.0))
 
 
+@pytest.fixture(params=["each", "together"])
+def way(request, monkeypatch):
+    """Image after image, as on the CPU, or the batch at once, as on a GPU and where numba is missing."""
+    if request.param == "together":
+        monkeypatch.setattr("data.augment.augment_each", None)
+    else:
+        pytest.importorskip("data.augment_numba", exc_type=ImportError)
+
+
+@pytest.mark.usefixtures("way")
 def test_equals_pil_and_torchvision_image_by_image():
     images = random_images(64, 48, 24)
     parameters = BatchAugment(seed=4).draw(torch.arange(64) % 4 == 0, (48, 24))
@@ -166,14 +177,36 @@ def test_equals_pil_and_torchvision_image_by_image():
 
 
 @pytest.mark.parametrize(("size", "padding"), [((48, 24), 10), ((33, 32), 40)])
-def test_finishing_together_equals_finishing_each(size, padding):
-    """The way of the GPU and that of the CPU, both on the CPU; the padding may be larger than the image."""
-    images = batch(*random_images(64, *size))
-    parameters = BatchAugment(seed=2, padding=padding).draw(torch.zeros(64, dtype=torch.bool), size)
-    found = [finish(images, parameters) for finish in (finish_together, finish_each)]
-    assert torch.equal(*found)
-    assert found[0].is_contiguous(memory_format=torch.channels_last)  # as the convolutions of a GPU want it
-    assert found[1].is_contiguous()
+def test_both_ways_are_equal_bit_for_bit(size, padding):
+    """On the CPU; the padding may be larger than the image."""
+    pytest.importorskip("data.augment_numba", exc_type=ImportError)
+    images = batch(*random_images(256, *size))
+    parameters = BatchAugment(seed=2, padding=padding).draw(torch.zeros(256, dtype=torch.bool), size)
+    each, together = augment(images, parameters), augment_together(images, parameters)
+    assert torch.equal(each, together)
+    assert each.is_contiguous()
+    assert together.is_contiguous(memory_format=torch.channels_last)  # as the convolutions of a GPU want it
+
+
+@pytest.mark.parametrize("kind", [HUE, GRAYSCALE, JITTER])
+def test_both_ways_are_equal_for_every_colour(kind):
+    pytest.importorskip("data.augment_numba", exc_type=ImportError)
+    level = torch.arange(256, dtype=torch.uint8)
+    colours = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(1)  # (3, 256 ** 3)
+    images = colours.unflatten(1, (16, 1024, 1024)).transpose(0, 1).contiguous()
+    draw = BatchAugment(seed=5, padding=0, random_flip=False, random_erase=False).draw
+    parameters = draw(torch.zeros(16, dtype=torch.bool), (1024, 1024))
+    parameters = replace(parameters, colour=torch.full_like(parameters.colour, kind))
+    for some in torch.arange(16).split(4):
+        one, other = images[some], parameters.of(some)
+        assert torch.equal(augment(one, other), augment_together(one, other))
+
+
+def test_strided_images_are_augmented():
+    images = batch(*random_images(8, 20, 10))
+    parameters = BatchAugment(seed=2).draw(torch.zeros(8, dtype=torch.bool), (20, 10))
+    strided = images.to(memory_format=torch.channels_last)
+    assert torch.equal(augment(strided, parameters), augment(images, parameters))
 
 
 def test_switched_off_it_is_the_test_transform():

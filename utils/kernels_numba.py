@@ -1,33 +1,14 @@
-"""The inner loops of scoring, compiled by numba and parallel over rows; the results of compiling are kept on the disk.
+"""The inner loops of scoring, compiled by numba.
 
 Same functions, arguments and results as :mod:`utils.kernels_torch`, which documents them; tensors of the CPU alone.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from numba import config, njit, prange
+from numba import prange
 from torch import Tensor
 
-# threads of its own: with OpenMP's, the first kernel would change how many of them torch computes with, and so the last
-# digits of what a training finds after its first evaluation
-config.THREADING_LAYER = "workqueue"
-
-
-def compiled(function: Callable) -> Callable:
-    """``function`` in machine code, which is kept on the disk; compiled anew where what is kept there is damaged, or
-    nothing can be kept."""
-    kept, fresh = (njit(parallel=True, cache=cache, nogil=True)(function) for cache in (True, False))
-
-    def call(*arguments):
-        try:
-            return kept(*arguments)
-        except Exception:  # numba raises nearly anything on a damaged file; an error of the loops comes again
-            return fresh(*arguments)
-
-    return call
-
+from utils.compiled import compiled
 
 LANES = 128  # gallery rows that are compared with a query side by side, by vector instructions
 TOGETHER = 4  # candidates whose minima are added up before the sum is stored
