@@ -28,7 +28,7 @@ from data.vimc import (
 
 try:
     from data.augment_numba import augment_each
-except (ImportError, RuntimeError):  # numba is not installed for this Python, or has nowhere to keep what it compiles
+except ImportError:  # numba is not installed for this Python
     augment_each = None
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -171,6 +171,16 @@ def test_without_numba_the_loops_run_in_numpy():
     assert done.stdout.strip() == kernels_torch.__name__
 
 
+def test_where_compiled_code_cannot_be_kept_it_is_made_each_time():
+    program = (
+        "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = [];"
+        " import torch, utils.kernels as k; a = torch.arange(12.0).reshape(3, 4);"
+        " print(k.on_cpu.__name__, k.on_cpu.smallest(a, 2).tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "utils.kernels_numba [[0, 1], [0, 1], [0, 1]]"
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_damaged_compiled_code_is_made_anew(content, tmp_path):
     """What numba keeps on the disk may be cut by a power failure; half of it stands for None."""

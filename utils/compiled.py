@@ -12,7 +12,11 @@ config.THREADING_LAYER = "workqueue"
 def compiled(function: Callable) -> Callable:
     """``function`` in machine code, which is kept on the disk; compiled anew where what is kept there is damaged, or
     nothing can be kept."""
-    kept, fresh = (njit(parallel=True, cache=cache, nogil=True)(function) for cache in (True, False))
+    fresh = njit(parallel=True, nogil=True)(function)
+    try:
+        kept = njit(parallel=True, nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder can be written to
+        return fresh
 
     def call(*arguments):
         try:

@@ -8,7 +8,7 @@ from utils import kernels_torch
 
 try:
     from utils import kernels_numba as on_cpu
-except (ImportError, RuntimeError):  # not installed for this Python, or nowhere to keep what it compiles
+except ImportError:  # not installed for this Python
     on_cpu = kernels_torch
 
 
