@@ -1,8 +1,8 @@
-"""Speed of loading and of augmentation on the CPU: ``python -m benchmarks.data [--json FILE]``.
+"""Speed of loading and of augmentation: ``python -m benchmarks.data [--gpu 0] [--json FILE]``.
 
 Loading is measured in batches of 128, in one process, against the yardstick of a loader that does everything image by
-image with PIL and torchvision, as the released code does. Augmentation is measured on decoded images against the same
-augmentations image by image.
+image with PIL and torchvision, as the released code does. Augmentation alone is measured on the CPU, on decoded images,
+against the same augmentations image by image.
 """
 
 import sys
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional
 
-from benchmarks.timing import Timing, measure, write_report
+from benchmarks.timing import Timing, at_least_one, json_file, measure, one_thread, prepare, write_report
 from data.augment import (
     CUTMIX,
     GRAYSCALE,
@@ -33,6 +33,7 @@ from data.augment import (
 from data.base import ReIDDataset, Sample
 from data.cache import cached_source
 from data.loaders import ordered_loader
+from data.transfer import send
 from utils.cli import Parser, run_program
 
 SIZE = (384, 192)
@@ -122,15 +123,17 @@ def compare(what: str, yardstick: str, timings: dict[str, Timing], images: int) 
     ]
 
 
-def measure_loading(folder: Path, parameters: Parameters, repeats: int) -> dict[str, Timing]:
-    finish = partial(augment, parameters=parameters)
+def measure_loading(folder: Path, parameters: Parameters, device: torch.device, repeats: int) -> dict[str, Timing]:
+    def finish(images: Tensor) -> Tensor:
+        return augment(send(images, device), parameters)
+
     ways: dict[str, Callable[[], None]] = {
         "one by one, augmented": partial(load_one_by_one, MadeFolder(folder, "train", SIZE), parameters)
     }
     for kind in ("decode", "disk", "memory", "device"):
         dataset = MadeFolder(folder, "train", SIZE)
         if kind != "decode":
-            options = {"folder": folder / "cache", "device": torch.device("cpu"), "num_workers": 0}
+            options = {"folder": folder / "cache", "device": device, "num_workers": 0}
             dataset.source = cached_source(dataset, kind, **options)
         ways[kind] = partial(load_batches, dataset)
         ways[f"{kind}, augmented"] = partial(load_batches, dataset, finish)
@@ -147,26 +150,26 @@ def measure_augmentation(images: Tensor, parameters: Parameters, repeats: int) -
     # a product that falls on a whole grey level may be truncated either way
     assert difference.max() < 1.01 / 255 / min(IMAGENET_STD), "the two ways do not do the same"
     timings = {way: measure(function, repeats=repeats) for way, function in ways.items()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as the yardstick uses
-    timings["BatchAugment, one thread"] = measure(ways["BatchAugment"], repeats=repeats)
-    torch.set_num_threads(threads)
+    with one_thread():  # as many as the yardstick uses
+        timings["BatchAugment, one thread"] = measure(ways["BatchAugment"], repeats=repeats)
     return timings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the report is written to")
-    parser.add_argument("--images", type=int, default=256, help="how many are made and loaded")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--gpu", default="auto", help="where batches are augmented, and the cache of the device is")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="where the report is written to")
+    parser.add_argument("--images", type=at_least_one, default=256, help="how many are made and loaded")
+    parser.add_argument("--repeats", type=at_least_one, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    device = prepare(arguments.gpu, seed=arguments.seed)
     infrared = torch.arange(BATCH) % 3 == 0  # a third, as in SYSU-MM01
     parameters = BatchAugment(seed=arguments.seed, padding=PADDING).draw(infrared, SIZE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder, arguments.images // BATCH * BATCH or BATCH, arguments.seed)
-        loading = measure_loading(folder, parameters, arguments.repeats)
+        loading = measure_loading(folder, parameters, device, arguments.repeats)
         dataset = MadeFolder(folder, "train", SIZE)
         augmentation = measure_augmentation(dataset.source.take(range(BATCH)), parameters, arguments.repeats)
         count = len(dataset)

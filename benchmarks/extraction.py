@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from benchmarks.data import make_images
-from benchmarks.timing import measure, prepare, write_report
+from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from data.base import ReIDDataset, Sample
@@ -113,10 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--images", type=int, default=96, help="how many are made")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=at_least_one, default=96, help="how many are made")
+    parser.add_argument("--repeats", type=at_least_one, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the report is written to")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="where the report is written to")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])

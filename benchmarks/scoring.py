@@ -6,7 +6,6 @@ made-up features of 2,048 dimensions; one trial against loops in NumPy; and the 
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.loops import loop_metrics, loop_mser
 from benchmarks.made_features import regdb, sysu
-from benchmarks.timing import measure, peak_memory, prepare, write_report
+from benchmarks.timing import at_least_one, json_file, measure, peak_memory, prepare, write_report
 from configs.default import dataset_cfg
 from engine.device import describe_device
 from utils.cli import Parser, run_program
@@ -122,8 +121,8 @@ def growth(device: torch.device) -> list[dict[str, object]]:
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--json", type=Path, help="where the report is written to")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=json_file, help="where the report is written to")
+    parser.add_argument("--repeats", type=at_least_one, default=3)
     arguments = parser.parse_args(argv)
     device = prepare(arguments.gpu, seed=0)
     rows = [*whole_tests(device, arguments.repeats), *against_loops(device), *growth(device)]

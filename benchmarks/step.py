@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import measure, prepare, write_report
+from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data import build_augment
 from data.base import Batch
@@ -48,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.step", description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--steps", type=int, default=20, help="steps per repeat")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the report is written to")
+    parser.add_argument("--steps", type=at_least_one, default=20, help="steps per repeat")
+    parser.add_argument("--repeats", type=at_least_one, default=3)
+    parser.add_argument("--json", type=json_file, help="where the report is written to")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])

@@ -1,5 +1,6 @@
 """What all benchmarks share: timing, the machine, and reports."""
 
+import argparse
 import os
 import platform
 import re
@@ -7,7 +8,8 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,11 @@ from engine.device import select_device
 from utils.files import write_json
 from utils.seeds import seed_everything
 from utils.versions import commit, versions
+
+try:
+    import numba
+except ImportError:
+    numba = None
 
 
 class Timing(NamedTuple):
@@ -30,10 +37,23 @@ class Timing(NamedTuple):
 def prepare(gpu: str, *, seed: int) -> torch.device:
     """The device, with torch set up on it as for a run."""
     device = select_device(gpu)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # what is asked of the GPU without naming one is asked of it
     seed_everything(seed)
     return device
+
+
+def at_least_one(word: str) -> int:
+    """A count, as an argument of a program."""
+    if not word.isdecimal() or not 0 < int(word[:9]) == int(word):
+        raise argparse.ArgumentTypeError(f"{word[:20]!r} should be a number from 1 on")
+    return int(word)
+
+
+def json_file(word: str) -> Path:
+    """Where a report can be written to; asked before anything is measured."""
+    path = Path(word)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1) -> Timing:
@@ -48,6 +68,20 @@ def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1
         _synchronize()
         runs.append(time.perf_counter() - start)
     return Timing(statistics.median(runs), min(runs), tuple(runs))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch and compiled loops compute with a single thread."""
+    libraries = [torch, numba] if numba else [torch]
+    before = [library.get_num_threads() for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, threads in zip(libraries, before, strict=True):
+            library.set_num_threads(threads)
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> float | None:

@@ -187,7 +187,8 @@ def normalise(images: Tensor) -> Tensor:
 @cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation, (3, 1, 1); made once, because making them on a GPU waits for it."""
-    return tuple(torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode(False):  # whoever asks first
+        return tuple(torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 CHANGES: dict[int, Callable[[Tensor, Parameters], Tensor]] = {

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from data.base import ImageSource, ReIDDataset
 from data.loaders import ordered_loader
+from data.transfer import send
 from utils.errors import UserError
 
 FORMAT = 1  # of the file; to be raised when images are made differently
@@ -259,8 +260,7 @@ def _take(images: Tensor, positions: Sequence[int]) -> Tensor:
     if images.device.type == "cpu":
         # default_collate, because in a loader process it stacks into the memory that is shared with the main one
         return default_collate([images[i] for i in positions])
-    # non_blocking, because otherwise the copy waits for all that the device still has to do
-    return images.index_select(0, torch.tensor(positions).to(images.device, non_blocking=True))
+    return images.index_select(0, send(torch.tensor(positions), images.device))
 
 
 def gigabytes(size: int) -> str:

@@ -19,14 +19,20 @@ def select_device(gpu: str = "auto") -> torch.device:
     if gpu == "cpu":
         return torch.device("cpu")
     if gpu == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if not (gpu.isascii() and gpu.isdigit()):
+        return _current(0) if torch.cuda.is_available() else torch.device("cpu")
+    if not (gpu.isascii() and gpu.isdigit() and len(gpu) < 6):
         raise UserError(f"--gpu: {gpu!r} should be auto, cpu, or the index of a GPU")
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(gpu) >= present:
         have = f"GPUs 0 to {present - 1} are there" if present else "torch sees no CUDA GPU on this machine"
         raise UserError(f"--gpu: there is no GPU {gpu}: {have}; use --gpu auto or --gpu cpu")
-    return torch.device(f"cuda:{gpu}")
+    return _current(int(gpu))
+
+
+def _current(index: int) -> torch.device:
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)  # what is asked of the GPU without naming one is asked of it
+    return device
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:

@@ -124,6 +124,8 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
             values = {name: value.item() for name, value in engine.state.output.items()}
             total = len(training.loader.batch_sampler.batches)
             logger.info("epoch %d [%d/%d] %s", progress.epoch, progress.done, total, describe(values))
+            for name, value in values.items():  # here, where the device has been waited for
+                board.writer.add_scalar(f"train/{name}", value, engine.state.iteration)
         if saves:
             save()
         end_if_asked()
@@ -160,7 +162,7 @@ def train(training: Training, schedule: Schedule, folder: Path, *, continued: bo
     # what an earlier process wrote after the state that this one goes on from does not count
     board = TensorboardLogger(log_dir=str(folder / "tensorboard"), purge_step=progress.iteration + 1)
     with closing(board), closing(training.loader), interruption.noted():
-        _attach_board(board, trainer, training, schedule.log_period)
+        board.attach_opt_params_handler(trainer, Events.EPOCH_STARTED, optimizer=training.optimizer)
         try:
             trainer.run(training.loader, max_epochs=schedule.num_epoch, epoch_length=len(training.loader))
         except LoaderDied as error:  # between two steps, or in an evaluation
@@ -239,7 +241,7 @@ def compiled(function: Callable) -> Callable:
     """``function`` as one graph of fixed shape, compiled when it is first called.
 
     Raises:
-        UserError: torch cannot compile here, most often for want of a C++ compiler.
+        UserError: torch could not compile it, most often for want of a C++ compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
@@ -250,7 +252,7 @@ def compiled(function: Callable) -> Callable:
             return graph(*arguments)
         except TorchDynamoException as error:
             why, _, _ = str(error).strip().partition("\n")
-            raise UserError(f"compile: torch cannot compile here ({why}); set compile false") from None
+            raise UserError(f"compile: torch could not compile the step ({why}); set compile false") from None
 
     return call
 
@@ -286,10 +288,3 @@ def _rewrite_results(progress: Progress, folder: Path) -> None:
     else:
         (folder / BEST).unlink(missing_ok=True)
     write_rows(folder / "metrics.csv", progress.rows)
-
-
-def _attach_board(board: TensorboardLogger, trainer: Engine, training: Training, period: int) -> None:
-    board.attach_output_handler(
-        trainer, Events.ITERATION_COMPLETED(every=period), tag="train", output_transform=lambda output: output
-    )
-    board.attach_opt_params_handler(trainer, Events.EPOCH_STARTED, optimizer=training.optimizer)

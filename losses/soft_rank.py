@@ -28,7 +28,8 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
     Args:
         values: real numbers, any floating dtype. float16 and bfloat16 are computed in float32.
         strength: regularisation strength, above 0.
-        backend: ``torchsort``, ``builtin``, or ``auto`` for torchsort where it was built for the device of ``values``.
+        backend: ``torchsort``, ``builtin``, or ``auto``: torchsort on the CPU where it is installed, else
+            builtin, which unlike torchsort never waits for a GPU.
 
     Raises:
         ValueError: unknown backend, or ``strength`` not above 0.
@@ -52,10 +53,12 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     if backend == "builtin":
         return backend
     available = _torchsort_runs_on(device.type)
-    if backend == "torchsort" and not available:
+    if backend == "auto":
+        return "torchsort" if available and device.type == "cpu" else "builtin"
+    if not available:
         reason = "is not installed" if torchsort is None else f"was built without its {device.type} kernel"
         raise UserError(f"soft_rank: torchsort {reason}; run `make setup`, which builds it, or use `soft_rank builtin`")
-    return "torchsort" if available else "builtin"
+    return backend
 
 
 def _torchsort_runs_on(device_type: str) -> bool:

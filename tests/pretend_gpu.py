@@ -16,7 +16,11 @@ CPU = torch.device("cpu")
 aten = torch.ops.aten
 CROSSING = (aten._to_copy.default, aten.copy_.default)  # operations that may see both devices
 # operations whose outcome, or its shape, has to be known before the program goes on
-WAITING = (aten._local_scalar_dense, aten.nonzero, aten.bincount, aten.masked_select, aten.equal, aten.is_nonzero)
+WAITING = (
+    *(aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.allclose),
+    *(aten.nonzero, aten.masked_select, aten.bincount, aten._unique, aten._unique2, aten.unique_dim),
+)
+INDEXING = (aten.index, aten.index_put, aten.index_put_)
 
 
 class Elsewhere(Tensor):
@@ -56,14 +60,33 @@ class PretendGPU(TorchDispatchMode):
         if there and here and function not in CROSSING:
             raise RuntimeError(f"{function} was given tensors of both devices")
         target = options.get("device")
-        to_cpu = target == CPU or (function is aten.copy_.default and not isinstance(arguments[0], Elsewhere))
-        if there and (function.overloadpacket in WAITING or to_cpu):
+        if self._waits(function, given, arguments, options):
             self.waits[str(function.overloadpacket)] += 1
         result = function(*tree_map(_inner, arguments), **tree_map(_inner, options))
         if function._schema.is_mutable:
             return arguments[0]
         goes_there = there if target is None else target == DEVICE
         return tree_map(_outer, result) if goes_there else result
+
+    @staticmethod
+    def _waits(function, given: list[Tensor], arguments: tuple, options: dict) -> bool:
+        operation = function.overloadpacket
+        if operation is aten._to_copy:
+            crosses = isinstance(given[0], Elsewhere) != (options.get("device", given[0].device) == DEVICE)
+            # numbers are taken along; into pinned memory nothing here copies
+            return crosses and not (options.get("non_blocking") and not isinstance(given[0], Elsewhere))
+        if operation is aten.copy_:
+            target, source, *non_blocking = arguments
+            if isinstance(target, Elsewhere) == isinstance(source, Elsewhere):
+                return False
+            return isinstance(source, Elsewhere) or not any(non_blocking)
+        if not any(isinstance(value, Elsewhere) for value in given):
+            return False
+        if operation in INDEXING:  # by booleans: how many are true has to be known
+            return any(value.dtype == torch.bool for value in tree_leaves(arguments[1]) if isinstance(value, Tensor))
+        if operation is aten.repeat_interleave:
+            return options.get("output_size") is None
+        return operation in WAITING
 
 
 def _inner(value: object) -> object:

@@ -33,6 +33,13 @@ def test_curves_agree_with_the_cpu(dtype, tolerance):
     assert losses_of(on_gpu(dtype=dtype)) == pytest.approx(losses_of(make_training()), rel=tolerance)
 
 
+def test_compiled_curve_agrees_with_the_cpu():
+    torch._dynamo.reset()
+    training = on_gpu(dtype=None)
+    training.criterion, training.compile = Criterion(soft_rank="builtin"), True
+    assert losses_of(training) == pytest.approx(losses_of(make_training()), rel=1e-3)
+
+
 def test_embeddings_agree_with_the_cpu():
     torch.backends.cudnn.allow_tf32 = False
     model = MCJA(5, backbone="resnet18").eval()
@@ -43,7 +50,7 @@ def test_embeddings_agree_with_the_cpu():
 
 def test_a_step_never_waits_for_the_device():
     training = on_gpu(dtype=torch.float16)
-    training.criterion = Criterion(soft_rank="builtin")
+    assert training.criterion.retrieval.backend == "auto"
     step, batches = train_step(training), list(training.loader)
     step(None, batches[0])  # makes tables and constants
     torch.cuda.synchronize()

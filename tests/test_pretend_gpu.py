@@ -11,7 +11,8 @@ from ignite.engine import Events
 from pretend_gpu import DEVICE, PretendGPU
 from test_trainer import make_training
 
-from data.augment import BatchAugment
+from data.augment import BatchAugment, normalise
+from data.hue import hue_tables
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.trainer import build_trainer
@@ -33,14 +34,30 @@ def test_devices_are_not_mixed():
 
 def test_waits_are_counted():
     with PretendGPU() as gpu:
-        values = torch.arange(4.0).to(DEVICE)
+        values = torch.arange(4.0).to(DEVICE, non_blocking=True)
         values += values.sum()
+        values[:2] = values[torch.arange(2).to(DEVICE, non_blocking=True)]
+        whole = values.long()
+        torch.repeat_interleave(whole, output_size=30)
         assert not gpu.waits
-        values.nonzero()
-        float(values[0])
-        values.cpu()
-        torch.empty(4).copy_(values)
-    assert gpu.waits == {"aten.nonzero": 1, "aten._local_scalar_dense": 1, "aten._to_copy": 1, "aten.copy_": 1}
+        for operation, wait in {
+            "nonzero": lambda: values.nonzero(),
+            "_local_scalar_dense": lambda: float(values[0]),
+            "_to_copy": lambda: values.cpu(),
+            "copy_": lambda: torch.empty(4).copy_(values),
+            "index": lambda: values[values > 0],
+            "index_put_": lambda: values.__setitem__(values > 0, torch.ones_like(values)),
+            "repeat_interleave": lambda: torch.repeat_interleave(whole),
+            "_unique2": lambda: values.unique(),
+            "bincount": lambda: whole.bincount(),
+        }.items():
+            gpu.waits.clear()
+            wait()
+            assert gpu.waits == {f"aten.{operation}": 1}, operation
+        for wait in (lambda: torch.ones(2).to(DEVICE), lambda: values.copy_(torch.ones(4))):
+            gpu.waits.clear()
+            wait()
+            assert gpu.waits
 
 
 @pytest.mark.parametrize("dataset", ["sysu", "regdb"])
@@ -79,9 +96,10 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
     infrared = torch.arange(40) % 3 == 0
     expected = BatchAugment(seed=3)(images, infrared)
     with PretendGPU() as gpu:
-        augment = BatchAugment(seed=3)
         there = images.to(DEVICE)
-        found = augment(there, infrared)
+        BatchAugment(seed=1)(there, infrared)  # makes tables and constants
+        gpu.waits.clear()
+        found = BatchAugment(seed=3)(there, infrared)
         assert not gpu.waits
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
 
@@ -93,7 +111,8 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         training.device = DEVICE
         training.model = training.model.to(DEVICE)
         training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01)
-        training.criterion = Criterion(soft_rank="builtin")
+        hue_tables(DEVICE), normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # tables and constants are made once
+        gpu.waits.clear()
         progress = Progress()
         trainer = build_trainer(training, progress)
         finite = FiniteLoss(training.loader, progress, tmp_path, DEVICE)

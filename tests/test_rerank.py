@@ -98,6 +98,27 @@ def test_refuses_what_cannot_pair():
         mser_distance(a[0], b, k1=2, k2=1, lam=0.3, neighbours="all")
 
 
+def test_refuses_what_is_empty():
+    one = random_features(np.random.default_rng(0), 1, 3, 2)
+    for neighbours in ("queries", "all"):
+        for sides in ((one, one[:, :0]), (one[:, :0], one), (one[:0], one)):
+            with pytest.raises(ValueError, match="spectra, images, dimensions"):
+                mser_distance(*sides, k1=2, k2=1, lam=0.3, neighbours=neighbours)
+
+
+@pytest.mark.parametrize("neighbours", ["queries", "all"])
+@pytest.mark.parametrize("visible_queries", [True, False])
+def test_visible_images_without_colour_keep_their_spectra(kernels, neighbours, visible_queries):
+    """Each of their equal spectra is a neighbour of its own."""
+    random = np.random.default_rng(2)
+    infrared, visible = random_features(random, 1, 20, 6), random_features(random, 1, 15, 6).repeat(4, 1, 1)
+    sides = (visible, infrared) if visible_queries else (infrared, visible)
+    expected = slow_mser(*(side.numpy() for side in sides), 5, 3, 0.3, neighbours)
+    found = mser_distance(*sides, k1=5, k2=3, lam=0.3, neighbours=neighbours)
+    # equal spectra tie, and rounding decides which of them is among the k nearest
+    assert np.abs(found.numpy() - expected).mean() < 0.01
+
+
 def random_features(random: np.random.Generator, *shape: int) -> torch.Tensor:
     features = random.standard_normal(shape).astype(np.float32)
     return torch.from_numpy(features / np.linalg.norm(features, axis=-1, keepdims=True))
@@ -149,6 +170,7 @@ def test_blocks_change_nothing(kernels, rows, monkeypatch):
         for neighbours in ("queries", "all")
     }
     monkeypatch.setattr("utils.tensors.BLOCK_BYTES", rows * 4 * 140)
+    monkeypatch.setattr("utils.kernels_torch.PAIRS", rows * 7)
     for neighbours, expected in whole.items():
         found = mser_distance(case["query"], case["gallery"], k1=9, k2=4, lam=0.3, neighbours=neighbours)
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -165,7 +187,7 @@ def test_smallest_is_a_stable_sort(kernels, seed, rows, columns, ties):
         np.testing.assert_array_equal(kernels.smallest(values, count), expected)
 
 
-def test_without_numba_the_loops_run_in_numpy():
+def test_without_numba_the_loops_run_in_torch():
     program = "import sys; sys.modules['numba'] = None; import utils.kernels as k; print(k.on_cpu.__name__)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == kernels_torch.__name__

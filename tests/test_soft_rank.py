@@ -66,6 +66,14 @@ def test_shapes_and_dtypes(backend):
     assert soft_rank(torch.zeros(0, 4), backend=backend).shape == (0, 4)
 
 
+def test_auto_never_waits_for_a_gpu(monkeypatch):
+    """As torchsort does, even where its kernel for the GPU was built."""
+    monkeypatch.setattr("losses.soft_rank._torchsort_runs_on", lambda device_type: True)
+    assert resolve_backend("auto", torch.device("cuda")) == "builtin"
+    assert resolve_backend("auto", torch.device("cpu")) == "torchsort"
+    assert resolve_backend("torchsort", torch.device("cuda")) == "torchsort"
+
+
 def test_refuses_what_cannot_work(monkeypatch):
     with pytest.raises(ValueError, match="strength"):
         soft_rank(torch.rand(2, 3), 0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Engine
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.augment import BatchAugment
 from data.base import Batch
@@ -18,7 +20,7 @@ from data.loaders import ProcessLoader
 from data.samplers import EpochSampler, Sizes
 from engine.checkpoints import BEST
 from engine.precision import TorchPrecision, build_precision
-from engine.progress import write_rows
+from engine.progress import describe, write_rows
 from engine.trainer import Schedule, Training, attach_schedule, build_trainer, train
 from losses.criterion import Criterion
 from utils.errors import UserError
@@ -140,6 +142,19 @@ def test_learning_rate_falls_when_the_listed_epochs_are_completed():
     expected = {1: 1, 2: 1, 3: 1, 4: 0.1, 5: 0.1, 6: 0.01, 7: 0.01}
     for epoch, rate in expected.items():
         assert rates[epoch] == pytest.approx([rate] * 2), epoch
+
+
+def test_the_board_shows_what_the_log_lines_say(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        train(make_training(), make_schedule(log_period=2), tmp_path)
+    lines = [record.getMessage() for record in caplog.records if record.name == "engine.trainer"]
+    lines = [line for line in lines if "/" in line]  # epoch 1 [2/5] ...
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    for name in ("cls_acc", "loss_id", "loss_cmr"):
+        points = board.Scalars(f"train/{name}")
+        assert len(points) == len(lines) > 3
+        assert all(describe({name: point.value}) in line for point, line in zip(points, lines, strict=True))
 
 
 def test_files_of_a_training(tmp_path):
@@ -318,7 +333,7 @@ raise SystemExit(run_program(lambda: compiled(lambda values: (values * 2).sum())
     options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", program], **options)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: compile: torch cannot compile here (")
+    assert done.stderr.startswith("error: compile: torch could not compile the step (")
     assert done.stderr.endswith("set compile false\n")
     assert done.stderr.count("\n") == 1
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+import torch
+
 from utils.errors import Stopped, UserError
 from utils.interruption import stop_on_signals
 
@@ -48,6 +50,9 @@ def run_program(main: Callable[[], int]) -> int:
             logger.error("stopped by a defect of the program", exc_info=True)
             raise
         return _end(f"error: {error.filename or 'a file'}: {error.strerror}; what was written before is intact", 2)
+    except torch.OutOfMemoryError:
+        advice = "lower p_size, k_size or batch_size in training, test_batch_size in testing, or set another cache"
+        return _end(f"error: the memory of the GPU does not suffice; {advice}", 2)
     except Exception:
         logger.error("stopped by a defect of the program", exc_info=True)
         raise

@@ -1,5 +1,6 @@
 """The inner loops of scoring: compiled by numba on the CPU; in torch on other devices, and where numba is missing."""
 
+import logging
 from types import ModuleType
 
 import torch
@@ -10,6 +11,7 @@ try:
     from utils import kernels_numba as on_cpu
 except ImportError:  # not installed for this Python
     on_cpu = kernels_torch
+    logging.getLogger(__name__).warning("numba cannot be imported: scoring will take some twenty times as long")
 
 
 def kernels_for(device: torch.device) -> ModuleType:

@@ -44,6 +44,7 @@ def _smallest(values, count):
 
 
 def row_maxima(values: Tensor, columns: Tensor) -> Tensor:
+    assert len(columns)
     return torch.from_numpy(_row_maxima(values.numpy(), columns.numpy()))
 
 

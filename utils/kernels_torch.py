@@ -7,11 +7,13 @@ from utils.tensors import blocks
 
 UNIT = 2.0**-30  # of weights that are added up
 PAIRS = 2**22  # of weights that are compared at a time
-AT_ONCE = 8  # tensors as large as the distances that ranking them needs
+AT_ONCE = 16  # tensors as large as the distances that ranking them needs
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
     """Positions of each row's ``count`` smallest values, ascending, equals in order: (n, m) -> (n, count) int64."""
+    if not count:
+        return torch.empty((len(values), 0), dtype=torch.int64, device=values.device)
     return values.sort(dim=1, stable=True).indices[:, :count]
 
 
@@ -80,15 +82,16 @@ def _sums_of_minima(a: Tensor, b: Tensor) -> Tensor:
     met = length.cumsum(dim=0)
 
     sums = torch.zeros(len(a) * len(b), dtype=torch.int32, device=a.device)
-    parts = torch.arange(0, int(met[-1]) if len(met) else 0, PAIRS, device=a.device)
-    first = [*torch.searchsorted(met, parts, right=True).cpu().tolist(), len(met)]
-    for entries in map(slice, first, first[1:]):
-        pair = torch.repeat_interleave(length[entries])  # which of a's entries
-        before = met[entries] - length[entries] - (met[entries.start] - length[entries.start])
-        place = (start[entries] - before).index_select(0, pair)
+    total = int(met[-1]) if len(met) else 0
+    first = torch.searchsorted(met, torch.arange(0, total, PAIRS, device=a.device), right=True)  # entry of each part
+    entries = [*first.cpu().tolist(), len(met)]
+    pairs = [*(met - length)[first].cpu().tolist(), total]
+    for part, low, high in zip(map(slice, entries, entries[1:]), pairs, pairs[1:], strict=False):
+        pair = torch.repeat_interleave(length[part], output_size=high - low)  # which of a's entries
+        place = (start[part] - (met[part] - length[part] - low)).index_select(0, pair)
         place += torch.arange(len(pair), device=a.device)
-        minima = torch.minimum(own[entries].index_select(0, pair), other.index_select(0, place))
-        target = (row[entries] * len(b)).index_select(0, pair)
+        minima = torch.minimum(own[part].index_select(0, pair), other.index_select(0, place))
+        target = (row[part] * len(b)).index_select(0, pair)
         target += other_row.index_select(0, place)
         sums.scatter_add_(0, target, minima)
     return sums.unflatten(0, (len(a), len(b))) * UNIT

@@ -200,22 +200,26 @@ def _members(nearest: Tensor, mser: MSER) -> Tensor:
 
 
 def _one_side_infrared(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    query, gallery = _distinct(query), _distinct(gallery)
-    if len(query) > 1 and len(gallery) > 1:
-        raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
-    return query, gallery
+    """Both sides, the infrared one with a single spectrum; only where both have several do their values tell which."""
+    for features in (query, gallery):
+        if features.ndim != 3 or 0 in features.shape:
+            raise ValueError(f"features should be (spectra, images, dimensions), not {tuple(features.shape)}")
+    if len(query) == 1 or len(gallery) == 1:
+        return query, gallery
+    if _all_the_same(query):
+        return query[:1], gallery
+    if _all_the_same(gallery):
+        return query, gallery[:1]
+    raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
 
 
-def _distinct(features: Tensor) -> Tensor:
-    """(S, N, D), reduced to one spectrum where all are equal but for rounding: infrared images have no more."""
-    if features.ndim != 3:
-        raise ValueError(f"features should be (spectra, images, dimensions), not {tuple(features.shape)}")
-    same = all(
+def _all_the_same(features: Tensor) -> bool:
+    """Whether all spectra are equal but for rounding, as those of infrared images: (S, N, D)."""
+    return all(
         torch.allclose(spectrum[rows], features[0, rows], rtol=0, atol=SAME)
         for rows in (slice(1), slice(None))  # the first image usually tells, without looking at the others
         for spectrum in features[1:]
     )
-    return features[:1] if same else features
 
 
 def _mean(values: Tensor) -> Tensor:
