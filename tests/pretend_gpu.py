@@ -72,14 +72,12 @@ class PretendGPU(TorchDispatchMode):
     def _waits(function, given: list[Tensor], arguments: tuple, options: dict) -> bool:
         operation = function.overloadpacket
         if operation is aten._to_copy:
-            crosses = isinstance(given[0], Elsewhere) != (options.get("device", given[0].device) == DEVICE)
-            # numbers are taken along; into pinned memory nothing here copies
-            return crosses and not (options.get("non_blocking") and not isinstance(given[0], Elsewhere))
+            source, non_blocking = given[0], options.get("non_blocking")
+            to_there = options.get("device", source.device) == DEVICE
+            return _waits_to_copy(source, to_there=to_there, non_blocking=non_blocking)
         if operation is aten.copy_:
             target, source, *non_blocking = arguments
-            if isinstance(target, Elsewhere) == isinstance(source, Elsewhere):
-                return False
-            return isinstance(source, Elsewhere) or not any(non_blocking)
+            return _waits_to_copy(source, to_there=isinstance(target, Elsewhere), non_blocking=any(non_blocking))
         if not any(isinstance(value, Elsewhere) for value in given):
             return False
         if operation in INDEXING:  # by booleans: how many are true has to be known
@@ -87,6 +85,12 @@ class PretendGPU(TorchDispatchMode):
         if operation is aten.repeat_interleave:
             return options.get("output_size") is None
         return operation in WAITING
+
+
+def _waits_to_copy(source: Tensor, *, to_there: bool, non_blocking: bool) -> bool:
+    """To the CPU always, to the other device unless it is told not to."""
+    from_there = isinstance(source, Elsewhere)
+    return from_there != to_there and (from_there or not non_blocking)
 
 
 def _inner(value: object) -> object:
