@@ -222,7 +222,7 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
         return logits, training.criterion(embeddings, logits, labels, infrared)
 
     if training.compile:
-        forward = compiled(forward)
+        forward = as_one_graph(forward)
 
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
         model.train()
@@ -237,7 +237,7 @@ def train_step(training: Training) -> Callable[[Engine, Batch], dict[str, Tensor
     return step
 
 
-def compiled(function: Callable) -> Callable:
+def as_one_graph(function: Callable) -> Callable:
     """``function`` as one graph of fixed shape, compiled when it is first called.
 
     Raises:

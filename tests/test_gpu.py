@@ -7,6 +7,8 @@ from test_continuation import stop_at
 from test_trainer import losses_of, make_schedule, make_training
 
 from data.augment import BatchAugment
+from data.hue import hue_tables
+from data.transfer import send
 from engine.device import place
 from engine.precision import TorchPrecision, inference_dtype
 from engine.trainer import train, train_step
@@ -52,7 +54,8 @@ def test_a_step_never_waits_for_the_device():
     training = on_gpu(dtype=torch.float16)
     assert training.criterion.retrieval.backend == "auto"
     step, batches = train_step(training), list(training.loader)
-    step(None, batches[0])  # makes tables and constants
+    step(None, batches[0])
+    hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

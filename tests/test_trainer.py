@@ -325,9 +325,9 @@ def test_what_cannot_be_compiled_is_said():
     """In a process of its own, because torch remembers the compilers that it found."""
     program = """
 import utils, torch
-from engine.trainer import compiled
+from engine.trainer import as_one_graph
 from utils.cli import run_program
-raise SystemExit(run_program(lambda: compiled(lambda values: (values * 2).sum())(torch.rand(5))))
+raise SystemExit(run_program(lambda: as_one_graph(lambda values: (values * 2).sum())(torch.rand(5))))
 """
     environment = os.environ | {"CXX": "/nonexistent/c++"}
     options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
