@@ -185,10 +185,14 @@ def test_every_kind_of_feature_is_normalised(kind):
     np.testing.assert_allclose(features.normalised(["original"], np.arange(4))[0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1, 1e15, 1e30])
-def test_large_features_are_normalised_all_the_same(scale):
-    values = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
-    arrays = (np.array(list("abcd")), np.arange(4), np.arange(4))
-    (normalised,) = Features(*arrays, {"original": values * np.float32(scale)}).normalised(["original"], np.arange(4))
-    expected = values / np.linalg.norm(values, axis=1, keepdims=True)
+SCALES = [(1, "f4"), (1e15, "f4"), (1e30, "f4"), (1e-30, "f4"), (1e150, "f8"), (1e-150, "f8"), (1e-3, "f2")]
+
+
+@pytest.mark.parametrize(("scale", "kind"), SCALES)
+def test_large_and_small_features_are_normalised_all_the_same(scale, kind):
+    values = (np.random.default_rng(0).standard_normal((4, 8)) * scale).astype(kind)
+    features = Features(np.array(list("abcd")), np.arange(4), np.arange(4), {"original": values})
+    (normalised,) = features.normalised(["original"], np.arange(4))
+    wide = values.astype("f8")
+    expected = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     np.testing.assert_allclose(normalised, expected, rtol=1e-5, atol=1e-7)

@@ -60,11 +60,12 @@ class Features:
         dimensions = self.spectra[names[0]].shape[1]
         result = torch.empty((len(names), len(positions), dimensions), device=device)
         for rows, name in zip(result, names, strict=True):
-            rows.copy_(self._rows(name)[as_tensor(positions)])
-            length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-            if not length.isfinite().all():  # in float32
-                length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-            rows.copy_(rows / length.clamp(min=1e-12))
+            values = self._rows(name)[as_tensor(positions)].to(device)
+            values = values if values.dtype == torch.float64 else values.float()
+            length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+            if not ((length > 1e-15) & (length < 1e15)).all():  # what float32 might not hold the squares of
+                length = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
+            rows.copy_(values / length.clamp(min=1e-300))  # of zeros alone: they stay
         return result
 
     def _rows(self, name: str) -> Tensor:
