@@ -155,12 +155,8 @@ class BatchAugment:
 
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
     """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W)."""
-    if images.device.type == "cpu" and augment_each is not None:
-        return _augment_each(images, parameters)
-    return augment_together(images, parameters)
-
-
-def _augment_each(images: Tensor, parameters: Parameters) -> Tensor:
+    if images.device.type != "cpu" or augment_each is None:
+        return augment_together(images, parameters)
     every_level = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     return augment_each(
         images,

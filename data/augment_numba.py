@@ -1,6 +1,6 @@
 """Augmentation on the CPU: the same as in :mod:`data.augment`, image after image, compiled by numba.
 
-An image stays in the cache while all that is drawn for it is done to it. The figures are those of the batch, bit for
+An image stays in the cache while all that is drawn for it is done to it. The values are those of the batch, bit for
 bit: the same operations in the same order.
 """
 
