@@ -26,13 +26,13 @@ from engine.state import has_states
 from engine.trainer import Training
 from models import MCJA, LoadReport, build_model, load_weights
 from models.loading import read_state_dict, same_state
-from utils.cli import Parser, run_program
-from utils.errors import Stopped, UserError
-from utils.files import write_json, write_text
-from utils.logs import set_up_logging
 from utils.results import Results, markdown_table, mean_figures, trial_figures
-from utils.run_folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model, is_complete
-from utils.seeds import seed_everything
+from utils.run.cli import Parser, run_program
+from utils.run.errors import Stopped, UserError
+from utils.run.files import write_json, write_text
+from utils.run.folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model, is_complete
+from utils.run.logs import set_up_logging
+from utils.run.seeds import seed_everything
 
 logger = logging.getLogger("main")
 

@@ -30,11 +30,11 @@ from data.augment import (
     Parameters,
     augment,
 )
-from data.base import ReIDDataset, Sample
 from data.cache import cached_source
+from data.datasets.base import ReIDDataset, Sample
 from data.loaders import ordered_loader
 from data.transfer import send
-from utils.cli import Parser, run_program
+from utils.run.cli import Parser, run_program
 
 SIZE = (384, 192)
 SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # SYSU-MM01's boxes vary about like this

@@ -20,13 +20,13 @@ from benchmarks.data import make_images
 from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
-from data.base import ReIDDataset, Sample
+from data.datasets.base import ReIDDataset, Sample
 from engine.device import describe_device, place
 from engine.extract import CHANNELS, Extractor
 from engine.precision import inference_dtype
 from models import build_model
-from utils.cli import Parser, run_program
 from utils.features import SPECTRA
+from utils.run.cli import Parser, run_program
 
 
 class MadeTestSet(ReIDDataset):

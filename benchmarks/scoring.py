@@ -16,12 +16,12 @@ from benchmarks.made_features import regdb, sysu
 from benchmarks.timing import at_least_one, json_file, measure, peak_memory, prepare, write_report
 from configs.default import dataset_cfg
 from engine.device import describe_device
-from utils.cli import Parser, run_program
 from utils.features import SPECTRA, Features
 from utils.metrics import retrieval_metrics
 from utils.protocols import Search, regdb_search, score, sysu_search
 from utils.rerank import MSER, QueryReranker, mser_distance
 from utils.results import Results
+from utils.run.cli import Parser, run_program
 
 SIZES = (0.5, 1, 2, 4)  # of the gallery pool, times the published one
 SETTING = "all/1-shot"

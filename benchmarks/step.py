@@ -13,13 +13,13 @@ import torch
 from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data import build_augment
-from data.base import Batch
+from data.datasets.base import Batch
 from engine.device import describe_device, place
 from engine.precision import build_precision
 from engine.trainer import Training, train_step
 from losses import build_criterion
 from models import build_model
-from utils.cli import Parser, run_program
+from utils.run.cli import Parser, run_program
 
 
 class Resident:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 
 from engine.device import select_device
-from utils.files import write_json
-from utils.seeds import seed_everything
-from utils.versions import commit, versions
+from utils.run.files import write_json
+from utils.run.seeds import seed_everything
+from utils.run.versions import commit, versions
 
 try:
     import numba

@@ -7,8 +7,8 @@ from unicodedata import category
 
 from yacs.config import CfgNode
 
-from utils.errors import UserError
-from utils.messages import shown
+from utils.run.errors import UserError
+from utils.run.messages import shown
 
 IDENTITY_SAMPLERS = ("norm_triplet", "cross_modality_identity", "identity_cross_modality")  # draw P x K
 

@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from configs.loading import get_config
 from configs.yaml_file import read_yaml
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 # keys that a run may go on with other values of; all others could change its results
 HARMLESS = ("num_workers", "cache", "cache_dir", "data_root", "checkpoint_minutes", "log_period", "save_features")

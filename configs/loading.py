@@ -9,8 +9,8 @@ from yacs.config import CfgNode
 from configs.checks import check_values, nearest
 from configs.default import dataset_cfg, strategy_cfg
 from configs.yaml_file import decode, read_yaml
-from utils.errors import UserError
-from utils.messages import shown, shown_name
+from utils.run.errors import UserError
+from utils.run.messages import shown, shown_name
 
 COMMAND_LINE = "command line"
 LARGEST = 10**300  # beyond it there is no float

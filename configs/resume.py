@@ -6,8 +6,8 @@ from yacs.config import CfgNode
 
 from configs.default import strategy_cfg
 from configs.yaml_file import decode, read_yaml
-from utils.errors import UserError
-from utils.messages import shown
+from utils.run.errors import UserError
+from utils.run.messages import shown
 
 # weights do not show these, but a network tested with others than it was trained with performs worse
 UNSEEN = ("dataset", "image_size", "drop_last_stride")

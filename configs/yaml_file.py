@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from yaml.constructor import ConstructorError
 
-from utils.errors import UserError
-from utils.messages import shown, shown_name
+from utils.run.errors import UserError
+from utils.run.messages import shown, shown_name
 
 MOST_BYTES = 100_000  # a file with every key takes 3,000
 MOST_LITERAL = 1000  # characters; Python's parser may exhaust its stack on long expressions

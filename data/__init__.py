@@ -6,14 +6,14 @@ import torch
 from yacs.config import CfgNode
 
 from data.augment import BatchAugment
-from data.base import ReIDDataset
 from data.cache import cached_source
+from data.datasets.base import ReIDDataset
+from data.datasets.regdb import RegDB
+from data.datasets.sysu import SYSU
 from data.loaders import Loader, train_loader
-from data.regdb import RegDB
 from data.samplers import EpochSampler, Sizes
-from data.sysu import SYSU
 from data.unreadable import find_unreadable, leave_out
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 __all__ = [
     "DATASETS",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.hue import Tables
 from data.vimc import CUTMIX, GRAYSCALE, HUE, JITTER
-from utils.compiled import compiled
+from utils.kernels.compiled import compiled
 
 
 def augment_each(

@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from data.base import ImageSource, ReIDDataset
+from data.datasets.base import ImageSource, ReIDDataset
 from data.loaders import ordered_loader
 from data.transfer import send
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 FORMAT = 1  # of the file; to be raised when images are made differently
 HEADER_BYTES = 4096  # a page, so that the images behind it are aligned

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.base import Batch, ReIDDataset
+from data.datasets.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
-from utils.errors import LoaderDied
-from utils.interruption import leave_signals_to_the_main_process
+from utils.run.errors import LoaderDied
+from utils.run.interruption import leave_signals_to_the_main_process
 
 
 class DirectLoader:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 
 class Sizes(NamedTuple):

@@ -8,10 +8,10 @@ import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.base import ReIDDataset
-from data.images import read_image
+from data.datasets.base import ReIDDataset
+from data.datasets.images import read_image
 from data.loaders import ProcessLoader
-from utils.errors import Checks, UserError
+from utils.run.errors import Checks, UserError
 
 BATCH = 64  # images per task of a process
 

@@ -6,7 +6,7 @@ from torch.optim import Adam
 from yacs.config import CfgNode
 
 from data import build_augment, build_train_loader, cache_images
-from data.base import ReIDDataset
+from data.datasets.base import ReIDDataset
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
 from engine.precision import build_precision, inference_dtype

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import torch
 from torch import nn
 
-from utils.files import write_atomically
+from utils.run.files import write_atomically
 
 BEST, LAST = "best.pth", "last.pth"
 RECENT = "epoch_{:03d}.pth"

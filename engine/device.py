@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 
 def select_device(gpu: str = "auto") -> torch.device:

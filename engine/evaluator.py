@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from torch import nn
 
-from data.base import ReIDDataset
-from data.regdb import RegDB
-from data.sysu import SYSU
+from data.datasets.base import ReIDDataset
+from data.datasets.regdb import RegDB
+from data.datasets.sysu import SYSU
 from engine.extract import Extractor
 from utils.features import Features
 from utils.protocols import Search, regdb_search, require_scorable, score, sysu_search

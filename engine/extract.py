@@ -9,7 +9,7 @@ from ignite.handlers import ProgressBar
 from torch import Tensor, nn
 
 from data.augment import normalise
-from data.base import Batch, ReIDDataset
+from data.datasets.base import Batch, ReIDDataset
 from data.loaders import Loader, ordered_loader
 from data.transfer import send
 from utils.features import SPECTRA, Features

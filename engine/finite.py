@@ -7,8 +7,8 @@ from ignite.engine import Engine
 
 from data.loaders import Loader
 from engine.progress import Progress
-from utils.errors import UserError
-from utils.files import write_json
+from utils.run.errors import UserError
+from utils.run.files import write_json
 
 REPORT = "not_finite.json"
 

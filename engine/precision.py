@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from losses.criterion import LOSSES
-from utils.files import write_text
 from utils.results import TrialScore
+from utils.run.files import write_text
 
 TESTED = ("rank1", "mAP", "mINP")
 CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TESTED)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from engine.checkpoints import save_state
-from utils.errors import UserError
-from utils.messages import reason
+from utils.run.errors import UserError
+from utils.run.messages import reason
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.augment import BatchAugment
-from data.base import Batch
+from data.datasets.base import Batch
 from data.loaders import Loader
 from data.transfer import send
 from engine.checkpoints import BEST, keep_recent, save_state
@@ -23,9 +23,9 @@ from engine.precision import ApexPrecision, TorchPrecision
 from engine.progress import TESTED, Progress, describe, write_rows
 from engine.state import RandomStates, States, Threads
 from losses.criterion import Criterion
-from utils.errors import LoaderDied, Stopped, UserError
-from utils.interruption import Interruption
 from utils.results import TrialScore
+from utils.run.errors import LoaderDied, Stopped, UserError
+from utils.run.interruption import Interruption
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 try:
     import torchsort

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from models.reading import check_state, read_state_dict
-from utils.errors import UserError
-from utils.messages import shown_name
+from utils.run.errors import UserError
+from utils.run.messages import shown_name
 
 logger = logging.getLogger(__name__)
 

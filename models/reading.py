@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from models.pickles import require_shallow
-from utils.errors import UserError
-from utils.messages import reason, shown_name
+from utils.run.errors import UserError
+from utils.run.messages import reason, shown_name
 
 ZIP = b"PK\x03\x04"  # by which torch, too, tells its archives from the bare pickles of old versions
 ADVICE = (

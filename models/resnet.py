@@ -9,8 +9,8 @@ from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNe
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.loading import read_state_dict
-from utils.errors import UserError
-from utils.messages import reason
+from utils.run.errors import UserError
+from utils.run.messages import reason
 
 # name -> block, blocks per stage, ImageNet weights
 BACKBONES = {

@@ -2,24 +2,19 @@
 
 import logging
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import utils  # noqa: F401 - before torch, see there
 
-import numpy as np  # isort: skip
 import pytest  # isort: skip
 import torch  # isort: skip
 
-from data.synthetic import make_synthetic  # isort: skip
-from data.sysu import read_permutations  # isort: skip
+from tools.synthetic import make_synthetic  # isort: skip
+from data.datasets.sysu import read_permutations  # isort: skip
 from utils.features import Features  # isort: skip
 from utils.protocols import Search, regdb_search, sysu_search  # isort: skip
 from utils.rerank import MSER  # isort: skip
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.helpers.golden import GOLDEN  # isort: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -44,33 +39,6 @@ def pytest_terminal_summary(terminalreporter):
         for cases, what in tallies:
             terminalreporter.write_line(f"{cases:>7,}  {what}")
         terminalreporter.write_line(f"{sum(cases for cases, _ in tallies):>7,}  in all")
-
-
-def golden_cases(name: str) -> list[dict[str, np.ndarray]]:
-    """The numbered cases of a golden file, as one dict each."""
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        cases: dict[int, dict[str, np.ndarray]] = {}
-        for key in arrays.files:
-            case, _, field = key.removeprefix("case").partition("_")
-            if field:
-                cases.setdefault(int(case), {})[field] = arrays[key]
-    return [cases[number] for number in sorted(cases)]
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """Fail what hangs; not by an ``Exception``, which the code that hangs might take for damage of a file."""
-
-    def late(*_):
-        pytest.fail(f"took more than {seconds} s")
-
-    old = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +91,7 @@ def regdb_case() -> tuple[Features, Search, MSER]:
     return features, regdb_search(features), MSER(50, 10, 0.2)
 
 
-KERNELS = ["utils.kernels_torch", "utils.kernels_numba"]
+KERNELS = ["utils.kernels.torch", "utils.kernels.numba"]
 
 
 @pytest.fixture(params=KERNELS)

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from configs import get_config
-from data.synthetic import make_synthetic
 from main import main as run
-from utils.cli import run_program
-from utils.errors import UserError
-from utils.files import write_json
+from tools.synthetic import make_synthetic
+from utils.run.cli import run_program
+from utils.run.errors import UserError
+from utils.run.files import write_json
 
 CONFIG = Path("configs/demo.yml")
 SEED = 8

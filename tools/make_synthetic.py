@@ -2,10 +2,10 @@
 
 import sys
 
-from data.synthetic import LAYOUTS, make_synthetic
-from data.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, DEFAULT_SIZE
-from utils.cli import Parser, run_program
-from utils.errors import UserError
+from tools.synthetic import LAYOUTS, make_synthetic
+from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, DEFAULT_SIZE
+from utils.run.cli import Parser, run_program
+from utils.run.errors import UserError
 
 
 def build_parser() -> Parser:

@@ -12,15 +12,15 @@ from pathlib import Path
 from configs.checks import RULES
 from configs.default import dataset_cfg
 from data import DATASETS
-from data.sysu import read_permutations
+from data.datasets.sysu import read_permutations
 from engine.device import select_device
-from utils.cli import Parser, run_program
-from utils.errors import UserError
 from utils.features import Features
-from utils.files import write_json
 from utils.protocols import Search, regdb_search, score, sysu_search
 from utils.rerank import MSER
 from utils.results import markdown_table, mean_figures
+from utils.run.cli import Parser, run_program
+from utils.run.errors import UserError
+from utils.run.files import write_json
 
 SEARCHES: dict[str, Callable[[Features, Path], Search]] = {
     "sysu": lambda features, root: sysu_search(features, read_permutations(root)),

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.files import write_atomically
-from utils.messages import reason
+from utils.run.errors import UserError
+from utils.run.files import write_atomically
+from utils.run.messages import reason
 from utils.tensors import as_tensor
 
 MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1

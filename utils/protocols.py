@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
 from utils.features import CPU, SPECTRA, Features
 from utils.metrics import Metrics, retrieval_metrics
 from utils.rerank import MSER, QueryReranker, rerank_all
 from utils.results import SettingResult, TrialScore
+from utils.run.errors import UserError
 
 SYSU_MODES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}  # gallery cameras
 SYSU_SHOTS = (1, 10)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.doctor.environment import check_environment
 from tools.doctor.report import MOST_LINES, Report
-from utils.cli import Parser, run_program
+from utils.run.cli import Parser, run_program
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 from yacs.config import CfgNode
 
 from data import build_sampler, check_numbers, open_dataset, skips_unreadable
-from data.base import ReIDDataset
+from data.datasets.base import ReIDDataset
 from data.unreadable import find_unreadable, leave_out
 from engine.evaluator import require_testable
 from tools.doctor.report import Report

@@ -11,12 +11,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from data import cache_folder
-from data.base import ReIDDataset
 from data.cache import SHARED_MEMORY, gigabytes, require_memory, unwritten_bytes
+from data.datasets.base import ReIDDataset
 from engine.device import describe_device, select_device
 from losses import build_criterion
 from tools.doctor.report import Report
-from utils.errors import UserError
+from utils.run.errors import UserError
 
 # in sizes of the model: best, last, the three newest, and two training states and one that is being written, each of
 # which holds the weights, two moments of each, and the best weights

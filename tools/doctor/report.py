@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from utils.errors import UserError, single_errors
+from utils.run.errors import UserError, single_errors
 
 MOST_LINES = 20  # of one check; the rest is counted
 

@@ -1,0 +1,426 @@
+"""Lists, folders and data sets that are broken, or made to do harm: read as they are meant, or refused in one line."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from test_hostile_matlab import MATLAB_FORMS, rows
+
+from data.datasets.base import ReIDDataset
+from data.datasets.images import read_image
+from data.datasets.lists import inside_root, is_file, parse_identities, read_lines
+from data.datasets.regdb import RegDB
+from data.datasets.sysu import SYSU
+from data.unreadable import find_unreadable, leave_out
+from main import main
+from tests.helpers.fuzzing import SECONDS, outcome, why
+from tests.helpers.limits import within
+from tests.helpers.runs import arguments, refused, run
+from utils.run.cli import run_program
+from utils.run.errors import UnreadableImage, UserError, UserErrors
+from utils.run.folder import discarded_without_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (48, 24)
+CAMERAS = SYSU.cameras
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------
+
+AWKWARD = st.one_of(
+    st.text(max_size=40),
+    st.text("0123456789,.-+ \t\r\n\\/:\0x²٣ ", max_size=60),
+    st.sampled_from(["9" * 5000, "a" * 5000 + "/1/x.bmp 1", "." * 300, "./. 5", ". 5", "\ufeff1,2"]),
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Path:
+    """One folder for all examples of a property."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@given(text=AWKWARD, encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
+@example(text="9" * 5000, encoding="utf-8")
+def test_identity_lists_give_numbers_or_say_why_not(scratch, text, encoding):
+    path = scratch / "train_id.txt"
+    path.write_bytes(text.encode(encoding, errors="replace"))
+
+    def parse() -> list[int]:
+        return parse_identities([word for line in read_lines(path, "x") for word in line.split(",")], path)
+
+    if outcome(parse) == "read":
+        found = parse()
+        assert len(set(found)) == len(found)
+        assert all(0 < identity < 10**9 for identity in found)
+
+
+@given(identities=st.lists(st.integers(1, 9999), min_size=1, unique=True), data=st.data())
+def test_identity_lists_are_read_as_they_are_meant(scratch, identities, data):
+    path = scratch / "train_id.txt"
+    zeros, ends = st.integers(0, 3), st.sampled_from([",", ", ", " ,", ",\r\n", "\n"])
+    text = "".join("0" * data.draw(zeros) + f"{identity}" + data.draw(ends) for identity in identities)
+    path.write_bytes(data.draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\r\n\r\n"])) + text.encode())
+    words = [word.strip() for line in read_lines(path, "x") for word in line.split(",")]
+    assert parse_identities([word for word in words if word], path) == identities
+
+
+@given(text=AWKWARD)
+@example(text=".")
+@example(text="")
+@example(text="./")
+@example(text="a/../../x")
+@example(text="..\\x")
+@example(text="\\\\server\\x")
+@example(text="c:x")
+@example(text="a\0b")
+def test_listed_paths_never_leave_the_root(text):
+    root = Path("/data/set")
+    if outcome(lambda: inside_root(text, Path("list"))) == "read":
+        path = root / inside_root(text, Path("list"))
+        assert Path(os.path.normpath(path)).is_relative_to(root)
+        assert Path(os.path.normpath(path)) != root
+        outcome(lambda: is_file(path))  # whatever the name
+
+
+@pytest.fixture(scope="module")
+def spoilt(regdb_root, tmp_path_factory) -> Path:
+    """A RegDB whose lists each example writes anew."""
+    return Path(shutil.copytree(regdb_root, tmp_path_factory.mktemp("spoilt") / "regdb"))
+
+
+LINES = st.builds("Visible/{}/{}.bmp {}".format, *[st.text(max_size=9)] * 3)
+
+
+@given(lines=st.lists(st.one_of(AWKWARD, LINES), max_size=5))
+@example(lines=[". 5"])
+@example(lines=["Visible/" + "9" * 5000 + "/x.bmp 1"])
+@example(lines=["Visible/1/" + "x" * 5000 + " 1"])
+@example(lines=["Visible/1/a\0b.bmp 1"])
+def test_index_lists_give_samples_or_say_why_not(spoilt, regdb_root, lines):
+    whole = (regdb_root / "idx/train_visible_1.txt").read_text()
+    index = spoilt / "idx/train_visible_1.txt"
+    index.write_bytes((whole + "\n".join(lines)).encode(errors="replace"))
+    if outcome(lambda: RegDB(spoilt, "train", SIZE)) == "read":
+        for path in RegDB(spoilt, "train", SIZE).paths:
+            assert (spoilt / path).is_file()
+
+
+# --- what the system refuses ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Permissions do not hold for root: as nobody, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def guarded(sysu_root) -> Iterator[Path]:
+    """A data set that every user may look at; permissions are given back in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(shutil.copytree(sysu_root, Path(folder) / "sysu"))
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        yield root
+        for path in (root, *root.glob("*"), *root.glob("*/*"), *root.glob("*/*/*")):
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("what", ["", "exp", "cam4", "cam4/*", "exp/train_id.txt", "exp/rand_perm_cam.mat"])
+def test_folders_and_lists_without_permission(what, guarded):
+    path = next(path for path in sorted(guarded.glob(what) if what else [guarded]))
+    chosen = [path] if "*" not in what else sorted(guarded.glob(what))
+    for one in chosen:
+        one.chmod(0)
+    with ordinary_user():
+        message = why(SYSU, guarded, "train", SIZE)
+    assert "Permission denied" in message
+    assert any(str(one) in message for one in chosen)
+
+
+def test_images_without_permission(guarded):
+    path = guarded / SYSU(guarded, "train", SIZE).paths[0]
+    path.chmod(0)
+    with ordinary_user():
+        assert f"{path}: cannot be decoded as an image (Permission denied)" in why(read_image, path, SIZE)
+
+
+def put_file_for_folder(root: Path) -> Path:
+    shutil.rmtree(root / "cam2")
+    (root / "cam2").write_text("")
+    return root / "cam2"
+
+
+def put_folder_for_list(root: Path) -> Path:
+    (root / "exp/test_id.txt").unlink()
+    (root / "exp/test_id.txt").mkdir()
+    return root / "exp/test_id.txt"
+
+
+def put_pipe_for_image(root: Path) -> Path:
+    """Opening it would wait for ever."""
+    path = root / SYSU(root, "test", SIZE).paths[0]
+    path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+def put_broken_link(root: Path) -> Path:
+    path = root / SYSU(root, "test", SIZE).paths[0]
+    path.unlink()
+    path.symlink_to(root / "absent.jpg")
+    return path
+
+
+def put_circle(root: Path) -> Path:
+    path = (root / SYSU(root, "test", SIZE).paths[0]).parent
+    shutil.rmtree(path)
+    path.symlink_to(path)
+    return path
+
+
+def put_second_name(root: Path) -> Path:
+    path = root / SYSU(root, "test", SIZE).paths[0]
+    shutil.copy(path, path.with_name(f"{int(path.stem)}.jpg"))
+    return path.parent
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (put_file_for_folder, "is no folder"),
+        (put_folder_for_list, "is no file; it holds"),
+        (put_pipe_for_image, "no such image"),
+        (put_broken_link, "no such image"),
+        (put_circle, "symbolic link"),
+        (put_second_name, "are one instance; remove one"),
+    ],
+)
+def test_what_stands_where_something_else_belongs(damage, words, sysu):
+    path = damage(sysu)
+    with within(SECONDS):
+        message = why(SYSU, sysu, "test", SIZE)
+    assert str(path) in message
+    assert words in message
+
+
+@pytest.mark.parametrize("dataset", [SYSU, RegDB])
+def test_links_are_followed(dataset, sysu, regdb, tmp_path):
+    root = {SYSU: sysu, RegDB: regdb}[dataset]
+    expected = dataset(root, "train", SIZE).samples
+    path = root / expected[0].path
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(path.parent, elsewhere)
+    path.parent.symlink_to(elsewhere)
+    other = root / expected[-1].path
+    shutil.move(other, elsewhere / "moved")
+    other.symlink_to(elsewhere / "moved")
+    assert dataset(root, "train", SIZE).samples == expected
+
+
+def test_everything_that_is_missing_is_found_at_once(sysu):
+    shutil.rmtree(sysu / "cam1")
+    shutil.rmtree(sysu / "cam6")
+    (sysu / "exp/val_id.txt").unlink()
+    (sysu / "exp/rand_perm_cam.mat").unlink()
+    with pytest.raises(UserErrors) as error:
+        SYSU(sysu, "train", SIZE)
+    found = [str(one) for one in error.value.errors]
+    assert len(found) == 4
+    assert str(error.value) == f"{found[0]} (and 3 more such findings; python -m tools.doctor lists them)"
+    for name in ("cam1", "cam6", "exp/val_id.txt", "exp/rand_perm_cam.mat"):
+        assert sum(one.startswith(f"{sysu / name}: ") for one in found) == 1
+
+
+# --- through the main program ---------------------------------------------------------------------------------------
+
+
+def only_visible(root: Path) -> None:
+    """Test identities that no infrared camera has seen."""
+    for camera in (3, 6):
+        for identity in (root / "exp/test_id.txt").read_text().strip().split(","):
+            shutil.rmtree(root / f"cam{camera}/{int(identity):04d}", ignore_errors=True)
+    keep_permutations(root, lambda camera, identity: (root / f"cam{camera}/{identity:04d}").is_dir())
+
+
+def never_indoors(root: Path) -> None:
+    tested = {int(word) for word in (root / "exp/test_id.txt").read_text().split(",")}
+    keep_permutations(root, lambda camera, identity: camera not in (1, 2) or identity not in tested)
+
+
+def keep_permutations(root: Path, keep: Callable[[int, int], bool]) -> None:
+    path = root / "exp/rand_perm_cam.mat"
+    content = scipy.io.loadmat(path)["rand_perm_cam"]
+    for camera, cell in zip(CAMERAS, content.ravel(), strict=True):
+        for identity in range(1, len(cell) + 1):
+            if not keep(camera, identity):
+                cell[identity - 1, 0] = np.zeros((10, 0))
+    scipy.io.savemat(path, {"rand_perm_cam": content})
+
+
+def more_instances(root: Path) -> None:
+    path = root / "exp/rand_perm_cam.mat"
+    content = scipy.io.loadmat(path)["rand_perm_cam"]
+    for cell in content.ravel():
+        for identity in range(len(cell)):
+            images = cell[identity, 0].shape[1]
+            cell[identity, 0] = rows(images + 1) if images else cell[identity, 0]
+    scipy.io.savemat(path, {"rand_perm_cam": content})
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda root: shutil.rmtree(root), "no such folder; set data_root"),
+        (put_file_for_folder, "is no folder"),
+        (put_folder_for_list, "is no file"),
+        (lambda root: (root / "exp/train_id.txt").write_text("1;2"), "is not an identity number"),
+        (lambda root: (root / "exp/train_id.txt").write_text("9" * 5000), "is not an identity number"),
+        (lambda root: (root / "exp/train_id.txt").write_bytes(b"\xff\xfe1\0"), "cannot be read as text"),
+        (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(MATLAB_FORMS["plain"][:999]), "MATLAB"),
+        (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(b""), "MATLAB"),
+        (more_instances, "no such image, though exp/rand_perm_cam.mat lists it"),
+        (only_visible, "no query"),
+        (never_indoors, "the gallery of indoor/1-shot, trial 1, has no image"),
+    ],
+)
+def test_bad_data_leaves_nothing_behind(damage, words, sysu, tmp_path, capsys):
+    command = arguments(tmp_path, "sysu", sysu, cache="disk")
+    damage(sysu)
+    assert words in refused(capsys, tmp_path, *command)
+    assert not (tmp_path / "runs").exists()
+
+
+def first_of(root: Path, split: str) -> Path:
+    return root / RegDB(root, split, SIZE).paths[0]
+
+
+def fails(*command: str) -> str:
+    """What the program says; in a process of its own, which ends its loader processes with itself."""
+    done = subprocess.run([sys.executable, "main.py", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", "0"), ("train", "2"), ("test", "2")])
+def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
+    path = first_of(regdb, split)
+    path.write_bytes(path.read_bytes()[:200])
+    command = arguments(tmp_path, "regdb", regdb, num_workers=workers, mser="false", eval_interval="0")
+    message = fails(*command)
+    assert message.startswith(f"error: {path}: cannot be decoded as an image")
+    advice = "; replace it, or set skip_unreadable true\n" if split == "train" else "; replace it\n"
+    assert message.endswith(advice)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "stays"),
+    [
+        (UnreadableImage, "log.txt", False),
+        (UnreadableImage, "state_00000000.pth", False),
+        (UnreadableImage, "state_00000007.pth", True),
+        (UnreadableImage, "epoch_001.pth", True),
+        (UserError, "log.txt", False),
+        (UserError, "state_00000000.pth", True),
+    ],
+)
+def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
+    """Of a training that diverged, the curves tell why, even in its first epoch."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / kept).write_text("")
+    with pytest.raises(error), discarded_without_model(folder):
+        raise error("x.jpg: cannot be decoded")
+    assert folder.exists() == stays
+
+
+def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):
+    path = first_of(regdb, "train")
+    path.write_bytes(b"")
+    message = fails(*arguments(tmp_path, "regdb", regdb, num_workers="2", cache="disk"))
+    assert message.startswith(f"error: {path}: cannot be decoded")
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
+
+
+# --- skip_unreadable ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_path):
+    whole = RegDB(regdb, "train", SIZE)
+    command = arguments(
+        tmp_path, "regdb", regdb, num_epoch="1", mser="false", cache=cache, skip_unreadable="true",
+        cache_dir=str(tmp_path / "cache"),
+    )  # fmt: skip
+    before = run(tmp_path, *command)
+    assert "left out" not in (before / "log.txt").read_text()
+
+    broken = [whole.paths[position] for position in (0, 7)]
+    (regdb / broken[0]).write_bytes(b"")
+    (regdb / broken[1]).write_bytes((regdb / broken[1]).read_bytes()[:100])
+    after = run(tmp_path, *command)
+    log = (after / "log.txt").read_text()
+    assert "left out, because they cannot be read: 2 images" in log
+    for path in broken:
+        assert f"{regdb / path}: cannot be decoded" in log
+    assert f"RegDB train: {whole.num_identities} identities, {len(whole) - 2} images" in log
+    states = [torch.load(folder / "last.pth", weights_only=True) for folder in (before, after)]
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_what_is_left_out_changes_nothing_else(regdb):
+    dataset = RegDB(regdb, "train", SIZE)
+    samples = dataset.samples
+    (regdb / dataset.paths[3]).write_bytes(b"")
+    reasons = find_unreadable(dataset, num_workers=0)
+    assert list(reasons) == [3]
+    assert reasons == find_unreadable(dataset, num_workers=2)
+    leave_out(dataset, reasons)
+    assert dataset.samples == samples[:3] + samples[4:]
+    assert [len(values) for values in (dataset.paths, dataset.labels, dataset.infrared)] == [len(samples) - 1] * 3
+    assert dataset.labels.tolist() == [sample.label for sample in dataset.samples]
+    for position in (0, 3, len(dataset) - 1):
+        expected = read_image(regdb / dataset.samples[position].path, SIZE)
+        np.testing.assert_array_equal(dataset[position].images, expected)
+
+
+@pytest.mark.parametrize("kind", ["", "visible ", "infrared "])
+def test_an_identity_must_keep_both_modalities(kind, regdb, tmp_path, capsys):
+    dataset: ReIDDataset = RegDB(regdb, "train", SIZE)
+    identity = int(dataset.identities[0])
+    for sample in dataset.samples:
+        if sample.identity == identity and (not kind or (sample.camera == 3) == (kind == "infrared ")):
+            (regdb / sample.path).write_bytes(b"")
+    command = arguments(tmp_path, "regdb", regdb, skip_unreadable="true")
+    message = refused(capsys, tmp_path, *command)
+    assert f"skip_unreadable would leave no {kind}image of identity {identity} (" in message
+
+
+def test_test_images_are_never_left_out(regdb, tmp_path, capsys):
+    path = first_of(regdb, "test")
+    path.write_bytes(b"")
+    command = arguments(tmp_path, "regdb", regdb, skip_unreadable="true", mser="false")
+    assert run_program(lambda: main(command)) == 2
+    assert f"{path}: cannot be decoded" in capsys.readouterr().err

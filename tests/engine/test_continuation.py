@@ -1,0 +1,471 @@
+"""Runs that are stopped and go on: bit for bit what they would have been."""
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import make_schedule, make_training
+
+from engine import trainer as trainer_module
+from engine.checkpoints import BEST, save_state
+from engine.precision import TorchPrecision
+from engine.progress import TESTED
+from engine.state import PATTERN, newest_state
+from engine.trainer import train
+from main import main
+from tests.helpers.runs import arguments, run
+from utils.results import TrialScore
+from utils.run.cli import run_program
+from utils.run.errors import LoaderDied, Stopped, UserError
+from utils.run.files import FolderLock
+
+EPOCHS = 3
+
+
+def score_of(model) -> TrialScore:
+    """Some figure that depends on the weights, and goes up and down."""
+    value = 100 * model.embed.weight.detach().double().sum().sin().abs().item()
+    return TrialScore(value, value, value, value, value, value)
+
+
+def stop_at(training, when: int, number: int = signal.SIGTERM) -> None:
+    """Have the process send itself a signal while it works on its ``when``-th batch."""
+    augment, calls = training.augment, []
+
+    def interrupted(images, infrared):
+        calls.append(1)
+        if len(calls) == when:
+            os.kill(os.getpid(), number)
+        return augment(images, infrared)
+
+    interrupted.state_dict, interrupted.load_state_dict = augment.state_dict, augment.load_state_dict
+    training.augment = interrupted
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """What does not depend on the clock."""
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
+        ]
+
+
+def assert_same(training, expected, folder: Path, expected_folder: Path) -> None:
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(training.model.state_dict()[name], value), name
+    assert rows(folder) == rows(expected_folder)
+    models = sorted(path.name for path in expected_folder.glob("[!s]*.pth"))
+    assert sorted(path.name for path in folder.glob("[!s]*.pth")) == models
+    for name in models:
+        ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, expected_folder))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    training = make_training()
+    best = train(training, make_schedule(num_epoch=EPOCHS, evaluate=score_of), folder)
+    batches = newest_state(folder)[0]["progress"]["iteration"]
+    return training, folder, best, batches
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
+def test_a_stopped_training_ends_as_if_it_had_not_been(share, workers, uninterrupted, tmp_path):
+    expected, expected_folder, best, batches = uninterrupted
+    training = make_training(workers=workers)
+    stop_at(training, max(1, round(share * batches)))
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    with pytest.raises(Stopped):
+        train(training, schedule, tmp_path)
+    again = make_training(workers=2 - workers)
+    assert train(again, schedule, tmp_path, continued=True) == best
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path):
+    expected, expected_folder, best, batches = uninterrupted
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    for attempt in range(batches + 1):
+        training = make_training()
+        stop_at(training, 1, (signal.SIGTERM, signal.SIGINT)[attempt % 2])
+        try:
+            found = train(training, schedule, tmp_path, continued=attempt > 0)
+        except Stopped as stop:
+            assert stop.number == (signal.SIGTERM, signal.SIGINT)[attempt % 2]
+            continue
+        break
+    assert attempt == batches  # each time one step was made
+    assert found == best
+    assert_same(training, expected, tmp_path, expected_folder)
+
+
+@pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
+def test_a_signal_during_an_evaluation_ends_it_at_once(epoch, uninterrupted, tmp_path):
+    expected, expected_folder, best, _ = uninterrupted
+    evaluations = []
+
+    def interrupted(model):
+        evaluations.append(1)
+        if len(evaluations) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal did not end the evaluation")
+        return score_of(model)
+
+    with pytest.raises(Stopped):
+        train(make_training(), make_schedule(num_epoch=EPOCHS, evaluate=interrupted), tmp_path)
+    again = make_training()
+    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path, continued=True) == best
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monkeypatch):
+    """Each step takes a made-up minute, and a crash that nobody could foresee costs at most two."""
+    expected, expected_folder, best, batches = uninterrupted
+    minutes = iter(range(10**6))
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: 60.0 * next(minutes))
+    saved = []
+    save = trainer_module.States.save
+    monkeypatch.setattr(trainer_module.States, "save", lambda self, n: (saved.append(n), save(self, n)))
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of, checkpoint_minutes=2)
+    training = make_training()
+
+    def crash(images, infrared, augment=training.augment, calls=[]):  # noqa: B006 - counts its calls
+        calls.append(1)
+        if len(calls) == batches - 1:
+            raise MemoryError
+        return augment(images, infrared)
+
+    crash.state_dict = training.augment.state_dict
+    training.augment = crash
+    with pytest.raises(MemoryError):
+        train(training, schedule, tmp_path)
+    assert batches - 4 <= max(saved) <= batches - 2
+    again = make_training()
+    assert train(again, schedule, tmp_path, continued=True) == best
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_loss_scaling_goes_on(tmp_path):
+    """Scaling grows with the steps that went well; one that began anew would step down other gradients."""
+
+    def scaled():
+        training = make_training()
+        training.precision = TorchPrecision(training.device, torch.float16)
+        training.precision.scaler.set_growth_interval(3)
+        return training
+
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    expected, whole, parts = scaled(), tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    train(expected, schedule, whole)
+    stopped = scaled()
+    stop_at(stopped, 7)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    again = scaled()
+    train(again, schedule, parts, continued=True)
+    assert again.precision.scaler.get_scale() == expected.precision.scaler.get_scale() > 2.0**16
+    assert_same(again, expected, parts, whole)
+
+
+# --- damaged states -------------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """One bit of a weight, which torch.load would not notice."""
+    content = bytearray(path.read_bytes())
+    weight = torch.load(path, weights_only=True)["model"]["embed.weight"].numpy().tobytes()
+    content[content.index(weight)] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def foreign(path: Path) -> None:
+    save_state({"format": 999}, path)
+
+
+def lacking(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    del state["model"]
+    save_state(state, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, foreign, lacking])
+def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_path, caplog):
+    expected, expected_folder, best, _ = uninterrupted
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    training = make_training()
+    stop_at(training, 8)
+    with pytest.raises(Stopped):
+        train(training, schedule, tmp_path)
+    newest = max(tmp_path.glob(PATTERN))
+    damage(newest)
+    again = make_training()
+    assert train(again, schedule, tmp_path, continued=True) == best
+    assert f"{newest} is damaged" in caplog.text
+    assert newest.with_name(newest.name + ".damaged").exists()  # put aside, not deleted
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    schedule = make_schedule(num_epoch=2, evaluate=score_of)
+    train(make_training(), schedule, tmp_path)
+    before = sorted(tmp_path.glob(PATTERN))
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.state._read", fail)
+        with pytest.raises(UserError, match="cannot be read now"):
+            train(make_training(), schedule, tmp_path, continued=True)
+    assert sorted(tmp_path.glob(PATTERN)) == before
+
+
+def test_a_state_of_another_network_is_refused(tmp_path):
+    schedule = make_schedule(num_epoch=1, evaluate=score_of)
+    train(make_training(), schedule, tmp_path)
+    other = make_training()
+    other.model.embed = torch.nn.Linear(3, 7)
+    with pytest.raises(UserError, match="does not belong to the run's configuration"):
+        train(other, schedule, tmp_path, continued=True)
+
+
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_a_killed_loader_loses_nothing(when, uninterrupted, tmp_path):
+    expected, expected_folder, best, _ = uninterrupted
+    training = make_training(workers=1)
+
+    def kill_workers(*_):
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        if when == "evaluation":  # of which the loaders may be others
+            raise LoaderDied("a loader process was killed")
+        return score_of(training.model)
+
+    evaluations = []
+
+    def evaluate(model):
+        evaluations.append(1)
+        return kill_workers() if len(evaluations) == 1 else score_of(model)
+
+    with pytest.raises(UserError, match=f"a loader process was killed.*--continue {tmp_path}"):
+        train(training, make_schedule(num_epoch=EPOCHS, evaluate=evaluate), tmp_path)
+    again = make_training()
+    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path, continued=True) == best
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_no_intact_state_is_an_error(tmp_path):
+    schedule = make_schedule(num_epoch=1)
+    train(make_training(), schedule, tmp_path)
+    for path in tmp_path.glob(PATTERN):
+        truncate(path)
+    with pytest.raises(UserError, match="none of its 2 training states is intact"):
+        train(make_training(), schedule, tmp_path, continued=True)
+
+
+def test_a_best_model_that_the_state_does_not_know_of_is_taken_back(uninterrupted, tmp_path):
+    """It was written after the state that a run goes on from: on a GPU, the run may find another one."""
+    _, expected_folder, _, _ = uninterrupted
+    training = make_training()
+    stop_at(training, 2)
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    with pytest.raises(Stopped):
+        train(training, schedule, tmp_path)
+    save_state({"from": torch.zeros(1)}, tmp_path / BEST)
+    again = make_training()
+    train(again, make_schedule(num_epoch=EPOCHS, eval_interval=0), tmp_path, continued=True)
+    assert not (tmp_path / BEST).exists()
+
+
+def test_states_of_other_images_are_refused(tmp_path):
+    training = make_training()
+    training.loader.dataset.fingerprint = "these"
+    train(training, make_schedule(num_epoch=1), tmp_path)
+    training = make_training()
+    training.loader.dataset.fingerprint = "others"
+    with pytest.raises(UserError, match="not those that the run began with"):
+        train(training, make_schedule(num_epoch=1), tmp_path, continued=True)
+
+
+# --- through the main program ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole_run(regdb_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder, *arguments(folder, "regdb", regdb_root))
+
+
+def results(folder: Path) -> dict:
+    content = json.loads((folder / "results.json").read_text())
+    return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}
+
+
+def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, **changes: str) -> Path:
+    def build(*args, build=trainer_module.train_step, **kwargs):
+        step, calls = build(*args, **kwargs), []
+
+        def interrupted(engine, batch):
+            calls.append(1)
+            if len(calls) == when:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(engine, batch)
+
+        return interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "train_step", build)
+        assert run_program(lambda: main(arguments(tmp_path, "regdb", root, **changes))) == 143
+    (folder,) = tmp_path.glob("runs/*/*")
+    return folder
+
+
+def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_path, monkeypatch, capsys):
+    folder = stopped_run(tmp_path, regdb_root, monkeypatch, 5)
+    assert f"stopped by SIGTERM; go on with: python main.py --continue {folder} --gpu cpu" in capsys.readouterr().err
+    assert not (folder / "results.json").exists()
+    assert main(["--continue", str(folder), "--gpu", "cpu", "num_workers", "2", "cache", "memory"]) == 0
+    assert results(folder) == results(whole_run)
+    for name in ("best.pth", "last.pth"):
+        ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, whole_run))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert len(json.loads((folder / "results.json").read_text())["continued"]) == 1
+    log = (folder / "log.txt").read_text()
+    assert "stopped by SIGTERM" in log
+    assert "going on from state_" in log
+    # and once it is complete, there is nothing left to do
+    before = (folder / "results.json").read_bytes()
+    capsys.readouterr()
+    assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_run_killed_in_its_last_test_only_tests_again(whole_run, tmp_path):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "killed"))
+    for name in ("results.json", "results.md", "last.pth"):
+        (folder / name).unlink()
+    (folder / ".results.json.partial").write_text("half")
+    assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
+    assert results(folder) == results(whole_run)
+    assert rows(folder) == rows(whole_run)
+    assert not list(folder.glob(".*.partial"))
+    assert all(row[name] for row in rows(folder) for name in TESTED)
+
+
+def test_a_run_killed_before_its_first_state_begins_anew(whole_run, tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for name in ("config.yml", "run.json"):
+        shutil.copy(whole_run / name, folder)
+    assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
+    assert results(folder) == results(whole_run)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr", "0.1"], "lr: 0.1 (command line) could change the results"),
+        (["num_epoch", "9"], "num_epoch"),
+        (["no_such_key", "9"], "unknown key"),
+        (["--seed", "3"], "neither --seed nor --desc"),
+        (["--desc", "x"], "neither --seed nor --desc"),
+        (["--cfg", "configs/demo.yml"], "not allowed with"),
+    ],
+)
+def test_what_would_change_the_results_is_refused(words, message, whole_run, capsys):
+    folder = whole_run
+    (folder / "results.json").rename(folder / "kept")
+    try:
+        before = {path: path.read_bytes() for path in folder.glob("*.*[!t]")}
+        assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu", *words])) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert {path: path.read_bytes() for path in folder.glob("*.*[!t]")} == before
+    finally:
+        (folder / "kept").rename(folder / "results.json")
+
+
+def test_models_without_a_state_are_not_overwritten(whole_run, tmp_path, capsys):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    for path in (*folder.glob("state_*"), folder / "results.json"):
+        path.unlink()
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    assert "holds models, but no training state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"seed": -4}', '{"seed": 5, "continued": 3}'])
+def test_damaged_conditions(content, whole_run, tmp_path, capsys):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (folder / "results.json").unlink()
+    (folder / "run.json").write_text(content)
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    assert f"error: {folder / 'run.json'}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("keep", "words"), [(0, "lacks amp_backend, amp_dtype, "), (9, "lacks ")])
+def test_a_configuration_that_was_cut(keep, words, whole_run, tmp_path, capsys):
+    """Its missing keys are not taken for the defaults."""
+    folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (folder / "results.json").unlink()
+    lines = (folder / "config.yml").read_text().splitlines(keepends=True)
+    (folder / "config.yml").write_text("".join(lines[:keep]))
+    assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+    message = capsys.readouterr().err
+    assert f"error: {folder / 'config.yml'}: {words}" in message
+    assert message.count("\n") == 1
+
+
+def test_folders_that_are_no_runs(tmp_path, capsys):
+    for make in (
+        lambda: None,
+        tmp_path.joinpath("run").mkdir,
+        lambda: (tmp_path / "run/config.yml").write_text("a: 1"),
+    ):
+        make()
+        assert run_program(lambda: main(["--continue", str(tmp_path / "run"), "--gpu", "cpu"])) == 2
+        assert capsys.readouterr().err.startswith("error: --continue: ")
+    (tmp_path / "run/run.json").write_text("{")
+    assert run_program(lambda: main(["--continue", str(tmp_path / "run")])) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_two_processes_never_work_in_one_folder(whole_run, capsys, tmp_path):
+    folder = Path(shutil.copytree(whole_run, tmp_path / "busy"))
+    (folder / "results.json").unlink()
+    ready, go_on = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # another process, because a lock is one of processes
+        held = FolderLock(folder)
+        os.write(ready[1], b"x")
+        os.read(go_on[0], 1)
+        held.release()
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
+        assert "another process is at work there" in capsys.readouterr().err
+    finally:
+        os.write(go_on[1], b"x")
+        os.waitpid(child, 0)
+    FolderLock(folder).release()

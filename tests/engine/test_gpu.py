@@ -1,0 +1,115 @@
+"""What only a CUDA GPU can show; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from test_continuation import stop_at
+from test_trainer import losses_of, make_schedule, make_training
+
+from data.augment import BatchAugment
+from data.hue import hue_tables
+from data.transfer import send
+from engine.device import place
+from engine.precision import TorchPrecision, inference_dtype
+from engine.trainer import train, train_step
+from losses.criterion import Criterion
+from losses.soft_rank import soft_rank
+from models import MCJA
+from utils.protocols import score
+from utils.run.errors import Stopped
+
+pytestmark = pytest.mark.gpu
+
+
+def on_gpu(**options):
+    training = make_training()
+    training.device = torch.device("cuda")
+    training.model.cuda()
+    training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
+    training.precision = TorchPrecision(training.device, **options)
+    return training
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-3), (torch.float16, 0.05), (torch.bfloat16, 0.05)])
+def test_curves_agree_with_the_cpu(dtype, tolerance):
+    assert losses_of(on_gpu(dtype=dtype)) == pytest.approx(losses_of(make_training()), rel=tolerance)
+
+
+def test_compiled_curve_agrees_with_the_cpu():
+    torch._dynamo.reset()
+    training = on_gpu(dtype=None)
+    training.criterion, training.compile = Criterion(soft_rank="builtin"), True
+    assert losses_of(training) == pytest.approx(losses_of(make_training()), rel=1e-3)
+
+
+def test_embeddings_agree_with_the_cpu():
+    torch.backends.cudnn.allow_tf32 = False
+    model = MCJA(5, backbone="resnet18").eval()
+    images = torch.randn(4, 3, 96, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), model.cpu()(images), rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_never_waits_for_the_device():
+    training = on_gpu(dtype=torch.float16)
+    assert training.criterion.retrieval.backend == "auto"
+    step, batches = train_step(training), list(training.loader)
+    step(None, batches[0])
+    hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        output = step(None, batches[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(value.isfinite() for value in output.values())
+
+
+def test_augmentation_is_that_of_the_cpu():
+    images = torch.randint(0, 256, (40, 3, 64, 32), dtype=torch.uint8)
+    infrared = torch.arange(40) % 3 == 0
+    ours, theirs = (BatchAugment(seed=3)(images.to(device), infrared).cpu() for device in ("cuda", "cpu"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1.01 / 255 / 0.224)  # a grey level may truncate either way
+    assert (ours - theirs).abs().gt(1e-5).float().mean() < 1e-3
+
+
+def test_mixed_precision_embeddings():
+    model = place(MCJA(5, backbone="resnet18"), torch.device("cuda")).eval()
+    images = torch.randn(8, 3, 96, 48, device="cuda").to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        exact = model(images)
+        with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True)):
+            mixed = model(images).float()
+    assert ((mixed - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-2
+
+
+@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
+def test_scores_are_those_of_the_cpu(dataset, request):
+    features, search, mser = request.getfixturevalue(f"{dataset}_case")
+    expected = score(features, search, mser=mser)
+    found = score(features, search, mser=mser, device=torch.device("cuda"))
+    for name, result in expected.items():
+        assert np.abs(np.subtract(found[name].trials, result.trials)).max() < 1e-3
+    again = score(features, search, mser=mser, device=torch.device("cuda"))
+    assert again == found  # whatever the order of additions
+
+
+def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
+    """As near as a GPU repeats itself: the same curve."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    schedule = make_schedule(num_epoch=2)
+    expected, stopped, again = (on_gpu(dtype=torch.float16) for _ in range(3))
+    train(expected, schedule, whole)
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    train(again, schedule, parts, continued=True)
+    for name, value in expected.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_soft_ranks_agree_with_the_cpu():
+    values = torch.rand(6, 50)
+    torch.testing.assert_close(soft_rank(values.cuda()).cpu(), soft_rank(values, backend="builtin"), rtol=0, atol=1e-3)

@@ -1,0 +1,130 @@
+"""What is meant for a GPU, without one: devices are not mixed, the CPU finds the same, and nothing waits in vain."""
+
+import logging
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from test_trainer import make_training
+
+from data.augment import BatchAugment, normalise
+from data.hue import hue_tables
+from engine.finite import FiniteLoss
+from engine.progress import Progress
+from engine.trainer import build_trainer
+from losses.criterion import Criterion
+from tests.helpers.pretend_gpu import DEVICE, PretendGPU
+from utils.protocols import score
+from utils.rerank import QueryReranker
+
+
+def test_devices_are_not_mixed():
+    with PretendGPU():
+        there, here = torch.ones(3, device=DEVICE), torch.ones(3)
+        assert there.device == DEVICE
+        assert (there + 1).cpu().tolist() == [2, 2, 2]
+        assert (there + torch.tensor(1)).cpu().tolist() == [2, 2, 2]  # a number comes along
+        for mixed in (lambda: there + here, lambda: there[torch.tensor([0])], lambda: torch.cat([there, here])):
+            with pytest.raises(RuntimeError, match="both devices"):
+                mixed()
+
+
+def test_waits_are_counted():
+    with PretendGPU() as gpu:
+        values = torch.arange(4.0).to(DEVICE, non_blocking=True)
+        values += values.sum()
+        values[:2] = values[torch.arange(2).to(DEVICE, non_blocking=True)]
+        whole = values.long()
+        torch.repeat_interleave(whole, output_size=30)
+        assert not gpu.waits
+        for operation, wait in {
+            "nonzero": lambda: values.nonzero(),
+            "_local_scalar_dense": lambda: float(values[0]),
+            "_to_copy": lambda: values.cpu(),
+            "copy_": lambda: torch.empty(4).copy_(values),
+            "index": lambda: values[values > 0],
+            "index_put_": lambda: values.__setitem__(values > 0, torch.ones_like(values)),
+            "repeat_interleave": lambda: torch.repeat_interleave(whole),
+            "_unique2": lambda: values.unique(),
+            "bincount": lambda: whole.bincount(),
+        }.items():
+            gpu.waits.clear()
+            wait()
+            assert gpu.waits == {f"aten.{operation}": 1}, operation
+        for wait in (lambda: torch.ones(2).to(DEVICE), lambda: values.copy_(torch.ones(4))):
+            gpu.waits.clear()
+            wait()
+            assert gpu.waits
+
+
+@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
+def test_scores_are_those_of_the_cpu(dataset, request):
+    features, search, mser = request.getfixturevalue(f"{dataset}_case")
+    if len(search.galleries) > 1:
+        trials = {name: galleries[:2] for name, galleries in search.galleries.items()}
+        search = replace(search, galleries=trials)
+    expected = score(features, search, mser=mser)
+    with PretendGPU():
+        found = score(features, search, mser=mser, device=DEVICE)
+    assert found.keys() == expected.keys()
+    for name, result in expected.items():
+        np.testing.assert_allclose(found[name].trials, result.trials, atol=1e-3)
+
+
+def test_scoring_goes_on_on_the_cpu_where_memory_is_short(sysu_case, monkeypatch, caplog):
+    features, search, mser = sysu_case
+    search = search.only(["indoor/1-shot"])
+    expected = score(features, search, mser=mser)
+    distance = QueryReranker.distance
+
+    def short_of_memory(self, columns):
+        if columns.device == DEVICE:
+            raise torch.OutOfMemoryError
+        return distance(self, columns)
+
+    monkeypatch.setattr(QueryReranker, "distance", short_of_memory)
+    with PretendGPU(), caplog.at_level(logging.WARNING):
+        assert score(features, search, mser=mser, device=DEVICE) == expected
+    assert "too little memory" in caplog.text
+
+
+def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
+    images = torch.randint(0, 256, (40, 3, 64, 32), dtype=torch.uint8)
+    infrared = torch.arange(40) % 3 == 0
+    expected = BatchAugment(seed=3)(images, infrared)
+    with PretendGPU() as gpu:
+        there = images.to(DEVICE)
+        BatchAugment(seed=1)(there, infrared)  # makes tables and constants
+        gpu.waits.clear()
+        found = BatchAugment(seed=3)(there, infrared)
+        assert not gpu.waits
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+
+
+def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no pretended device
+    with PretendGPU() as gpu:
+        training = make_training()
+        training.device = DEVICE
+        training.model = training.model.to(DEVICE)
+        training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01)
+        hue_tables(DEVICE), normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # tables and constants are made once
+        gpu.waits.clear()
+        progress = Progress()
+        trainer = build_trainer(training, progress)
+        finite = FiniteLoss(training.loader, progress, tmp_path, DEVICE)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, finite.look)
+        trainer.run(training.loader, max_epochs=1, epoch_length=len(training.loader))
+        assert not gpu.waits
+        finite.ask()
+        found = progress.means()
+        assert gpu.waits
+
+    training = make_training()
+    training.criterion = Criterion(soft_rank="builtin")
+    progress = Progress()
+    build_trainer(training, progress).run(training.loader, max_epochs=1, epoch_length=len(training.loader))
+    assert found == pytest.approx(progress.means(), rel=1e-5)

@@ -1,0 +1,46 @@
+"""Small runs through the main program."""
+
+from pathlib import Path
+
+from main import main
+from utils.run.cli import run_program
+
+SETTINGS = {
+    "sysu": ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"],
+    "regdb": ["infrared_to_visible", "visible_to_infrared"],
+}
+SMALL = {
+    "backbone": "resnet10", "pretrained": "none", "image_size": "(64, 32)", "padding": "4", "p_size": "3",
+    "k_size": "4", "num_epoch": "2", "lr_step": "[1]", "num_workers": "0", "mser_k1": "5", "mser_k2": "3",
+}  # fmt: skip
+
+
+def arguments(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[str]:
+    """Command line of a small run; the number of identities is read off the data set."""
+    cfg = tmp_path / f"{dataset}.yml"
+    cfg.write_text(f"dataset: {dataset}\nprefix: small\n")
+    if dataset == "sysu":
+        num_id = sum(len((root / "exp" / f"{part}_id.txt").read_text().split(",")) for part in ("train", "val"))
+    else:
+        lines = (root / "idx/train_visible_1.txt").read_text().split("\n")
+        num_id = len({line.split("/")[1] for line in lines if line})
+    keys = SMALL | {"data_root": str(root), "num_id": str(num_id), "output_dir": str(tmp_path / "runs")} | changes
+    overrides = [word for pair in keys.items() for word in pair]
+    return ["--cfg", str(cfg), "--gpu", "cpu", "--seed", "5", *overrides]
+
+
+def run(tmp_path: Path, *arguments_: str) -> Path:
+    """Run, and return the new run folder."""
+    before = set(tmp_path.glob("runs/*/*"))
+    assert main(list(arguments_)) == 0
+    (folder,) = set(tmp_path.glob("runs/*/*")) - before
+    return folder
+
+
+def refused(capsys, tmp_path: Path, *words: str) -> str:
+    assert run_program(lambda: main(list(words))) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*/*"))  # nothing half made is left behind
+    return error

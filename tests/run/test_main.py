@@ -1,0 +1,178 @@
+"""Real runs through the main program on both layouts."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from configs import get_config
+from main import main
+from models import MCJA
+from tests.helpers.runs import SETTINGS, arguments, refused, run
+from tools.score import main as score_main
+from utils.run.cli import run_program
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def roots(sysu_root, regdb_root) -> dict[str, Path]:
+    return {"sysu": sysu_root, "regdb": regdb_root}
+
+
+@pytest.mark.parametrize("dataset", SETTINGS)
+def test_train_reload_and_score_again(dataset, roots, tmp_path):
+    words = arguments(tmp_path, dataset, roots[dataset])
+    folder = run(tmp_path, *words, "save_features", "true", "--desc", "first run")
+    assert folder.parent == tmp_path / "runs" / dataset
+    assert folder.name.startswith("small_Time-")
+    assert folder.name.endswith("_first-run")
+
+    results = json.loads((folder / "results.json").read_text())
+    names = SETTINGS[dataset] + [f"{name}/mser" for name in SETTINGS[dataset]]
+    assert list(results["results"]) == names
+    assert results["seed"] == 5
+    assert results["config"]["dataset"] == dataset
+    assert torch.__version__.startswith(results["versions"]["torch"])
+    for name in names:
+        trials = results["trials"][name]
+        assert len(trials) == (10 if dataset == "sysu" else 1)
+        for figure, value in results["results"][name].items():
+            assert 0 <= value <= 100
+            assert value == pytest.approx(np.mean([trial[figure] for trial in trials]))
+    assert f"| {names[-1]} |" in (folder / "results.md").read_text()
+    with (folder / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    present = {path.name for path in folder.iterdir()}
+    assert present >= {"config.yml", "log.txt", "best.pth", "last.pth", "epoch_001.pth", "epoch_002.pth", "tensorboard"}
+    log = (folder / "log.txt").read_text()
+    assert "before training" in log
+    assert f"{dataset}" in log
+
+    # the same numbers from the checkpoint alone, with the run's own configuration
+    again = run(
+        tmp_path, "--cfg", str(folder / "config.yml"), "--gpu", "cpu", "test_only", "true", "resume",
+        str(folder / "best.pth"), "test_batch_size", "7",
+    )  # fmt: skip
+    reloaded = json.loads((again / "results.json").read_text())
+    for name in names:
+        assert reloaded["results"][name] == pytest.approx(results["results"][name], abs=1e-6), name
+
+    # and from the saved features, without a model
+    score_main([
+        str(folder / "features.npz"), "--dataset", dataset, "--data-root", str(roots[dataset]),
+        "--k1", "5", "--k2", "3", "--json", str(tmp_path / "scored.json"),
+    ])  # fmt: skip
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    for name in names:
+        assert scored[name] == pytest.approx(results["results"][name], abs=1e-6), name
+
+
+def test_a_seed_repeats_a_run_whatever_the_workers(roots, tmp_path):
+    words = arguments(tmp_path, "sysu", roots["sysu"], mser="false")
+    states = []
+    for workers in ("0", "2"):
+        folder = run(tmp_path, *words, "num_workers", workers)
+        states.append(torch.load(folder / "last.pth", weights_only=True))
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+@pytest.mark.parametrize(
+    "method", ["none", "cross_modality_random", "cross_modality_identity", "identity_cross_modality"]
+)
+def test_every_sampler_trains(method, roots, tmp_path):
+    words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="1", mser="false", eval_interval="0")
+    folder = run(tmp_path, *words, "sample_method", method, "batch_size", "12")
+    assert not (folder / "best.pth").exists()  # never evaluated: the last model is tested
+    assert json.loads((folder / "results.json").read_text())["results"].keys() == set(SETTINGS["regdb"])
+
+
+@pytest.mark.parametrize("off", ["loss_id", "loss_cmr"])
+def test_one_loss_alone(off, roots, tmp_path):
+    words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="1", mser="false", soft_rank="builtin")
+    folder = run(tmp_path, *words, off, "false")
+    with (folder / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row[off] == ""
+    assert row[{"loss_id": "loss_cmr", "loss_cmr": "loss_id"}[off]] != ""
+
+
+def test_training_starts_from_a_checkpoint(roots, tmp_path):
+    model = MCJA(99, backbone="resnet10")  # of another number of identities: all but the classifier is taken over
+    torch.save(model.state_dict(), tmp_path / "start.pth")
+    words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="0", mser="false")
+    folder = run(tmp_path, *words, "resume", str(tmp_path / "start.pth"))
+    last = torch.load(folder / "last.pth", weights_only=True)
+    assert torch.equal(last["backbone.conv1.weight"], model.backbone.conv1.weight)
+    assert "1 mismatched" in (folder / "log.txt").read_text()
+
+
+def test_what_cannot_run_says_so_and_leaves_nothing(roots, tmp_path, capsys):
+    words = arguments(tmp_path, "sysu", roots["sysu"])
+    assert "no such configuration file" in refused(capsys, tmp_path, "--cfg", str(tmp_path / "absent.yml"))
+    assert "data_root" in refused(capsys, tmp_path, *words, "data_root", str(tmp_path / "absent"))
+    assert "num_id: 3" in refused(capsys, tmp_path, *words, "num_id", "3")
+    assert "--seed" in refused(capsys, tmp_path, *words, "--seed", "-1")
+    assert "no such checkpoint" in refused(capsys, tmp_path, *words, "resume", str(tmp_path / "absent.pth"))
+    assert "p_size" in refused(capsys, tmp_path, *words, "p_size", "1000")
+    (tmp_path / "file").write_text("")
+    assert "output_dir" in refused(capsys, tmp_path, *words, "output_dir", str(tmp_path / "file"))
+
+
+def test_testing_needs_everything_but_the_classifier(roots, tmp_path, capsys):
+    words = arguments(tmp_path, "sysu", roots["sysu"], test_only="true")
+    state = MCJA(3, backbone="resnet10").state_dict()
+    torch.save({name: value for name, value in state.items() if name != "bn_neck.weight"}, tmp_path / "lacking.pth")
+    assert "lacks bn_neck.weight" in refused(capsys, tmp_path, *words, "resume", str(tmp_path / "lacking.pth"))
+    torch.save(MCJA(3, backbone="resnet18").state_dict(), tmp_path / "other.pth")
+    assert "architecture" in refused(
+        capsys, tmp_path, *words, "backbone", "resnet34", "resume", str(tmp_path / "other.pth")
+    )
+    torch.save(state, tmp_path / "whole.pth")
+    whole = ("resume", str(tmp_path / "whole.pth"))
+    assert "another number of classes" in refused(capsys, tmp_path, *words, *whole)
+    run(tmp_path, *words, *whole, "num_id", "3")
+
+
+@pytest.mark.parametrize(("gpu", "words"), [("7", "there is no GPU 7"), ("first", "should be auto, cpu, or the index")])
+def test_a_gpu_that_is_not_there_is_an_error(gpu, words, roots, tmp_path, capsys):
+    line = arguments(tmp_path, "sysu", roots["sysu"])
+    line[line.index("--gpu") + 1] = gpu
+    if gpu == "7" and torch.cuda.device_count() > 7:
+        pytest.skip("this machine has a GPU 7")
+    assert words in refused(capsys, tmp_path, *line)
+
+
+def test_unreadable_image_stops_the_run_with_its_path(roots, tmp_path, capsys):
+    import shutil
+
+    root = Path(shutil.copytree(roots["regdb"], tmp_path / "damaged"))
+    broken = next(root.glob("Visible/*/*.bmp"))
+    broken.write_bytes(b"nothing")
+    words = arguments(tmp_path, "regdb", root, num_workers="2")
+    assert run_program(lambda: main(words)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{broken}: cannot be decoded" in error
+
+
+def test_as_a_program(tmp_path):
+    command = [sys.executable, "main.py", "--cfg", str(tmp_path / "absent.yml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}/absent.yml: no such configuration file\n"
+
+
+def test_the_saved_configuration_is_the_resolved_one(roots, tmp_path):
+    words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="0", mser="false", eval_interval="0")
+    folder = run(tmp_path, *words)
+    saved = yaml.safe_load((folder / "config.yml").read_text())
+    resolved = get_config(tmp_path / "regdb.yml", words[words.index("--seed") + 2 :])
+    assert get_config(folder / "config.yml") == resolved
+    assert saved.keys() == resolved.keys()
