@@ -1,8 +1,8 @@
 """Time and memory of the training step: ``python -m benchmarks.step [--cfg FILE] [--gpu 0] [--json FILE]``.
 
 The whole step (transfer, augmentation, forward, losses, backward, optimiser) on random batches in pinned memory. The
-baseline is the same step on one augmented batch that stays on the device. ``benchmarks.data`` measures how fast images are
-read.
+baseline is the same step on one augmented batch that stays on the device. How fast images are read is measured by
+``benchmarks.data``.
 """
 
 import sys
