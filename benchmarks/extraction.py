@@ -1,8 +1,8 @@
 """Speed of extraction: ``python -m benchmarks.extraction [--cfg FILE] [--gpu 0] [--json FILE] [KEY VALUE ...]``.
 
-Extracts all spectra of synthetic JPEG files, one in three infrared. Measured in the same run: the baseline, which reads
-and resizes every image again for each spectrum with PIL and torchvision, and passes infrared images four times, too; and
-the lower bound, the model alone on batches that are on the device.
+Extracts all spectra of synthetic JPEG files, one in three infrared. Measured in the same run: the baseline, which
+reads and resizes every image again for each spectrum with PIL and torchvision, and passes infrared images four times,
+too; and the lower bound, the model alone on batches that are on the device.
 """
 
 import sys
