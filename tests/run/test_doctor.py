@@ -8,8 +8,7 @@ import pytest
 import torch
 from test_hostile_data import ordinary_user
 
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
+from data.datasets import RegDB, SYSU
 from main import main as run_main
 from models import MCJA
 from tests.helpers.runs import arguments, refused
@@ -108,7 +107,7 @@ def test_no_data_at_all(tmp_path, sysu_root, capsys):
 
 def test_every_undecodable_image_is_listed(regdb, tmp_path, capsys, monkeypatch):
     words = words_of(tmp_path, "regdb", regdb)
-    train, test = (RegDB(regdb, split, SIZE) for split in ("train", "test"))
+    train, test = (RegDB(regdb, split) for split in ("train", "test"))
     broken = [regdb / path for path in [*train.paths[[2, 40]], *test.paths[[0, 9]]]]
     for path in broken:
         path.write_bytes(path.read_bytes()[:99])
@@ -128,7 +127,7 @@ def test_every_undecodable_image_is_listed(regdb, tmp_path, capsys, monkeypatch)
 
 def test_an_identity_that_would_lose_its_images(regdb, tmp_path, capsys):
     words = words_of(tmp_path, "regdb", regdb, skip_unreadable="true")
-    dataset = RegDB(regdb, "train", SIZE)
+    dataset = RegDB(regdb, "train")
     for sample in dataset.samples:
         if (sample.label, sample.camera) == (0, 3):
             (regdb / sample.path).write_bytes(b"")
@@ -138,7 +137,7 @@ def test_an_identity_that_would_lose_its_images(regdb, tmp_path, capsys):
 
 def test_published_counts(sysu_root, tmp_path, capsys, monkeypatch):
     for split in ("train", "test"):
-        dataset = SYSU(sysu_root, split, SIZE)
+        dataset = SYSU(sysu_root, split)
         counts = dataset.num_identities, (~dataset.infrared).sum(), dataset.infrared.sum()
         monkeypatch.setitem(data_checks.PUBLISHED, ("sysu", split), counts)
     _, found = examine(capsys, *words_of(tmp_path, "sysu", sysu_root))
@@ -151,7 +150,7 @@ def test_one_modality_only(sysu, tmp_path, capsys):
     from scipy.io import loadmat, savemat
 
     words = words_of(tmp_path, "sysu", sysu)
-    identity = SYSU(sysu, "train", SIZE).samples[0].identity
+    identity = SYSU(sysu, "train").samples[0].identity
     path = sysu / "exp/rand_perm_cam.mat"
     content = loadmat(path)["rand_perm_cam"]
     for camera in (3, 6):

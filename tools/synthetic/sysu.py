@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from data.datasets.permutations import read_permutation_file
+from data.datasets.lists import read_identities
+from data.datasets.permutations import TRIALS, VARIABLE, read_matlab, read_permutations
 from tools.synthetic.camera import CameraSpec
 from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, MOST, Counts, Layout, require_range
 from tools.synthetic.modality import INFRARED, VISIBLE
 from utils.run.errors import UserError
 
-TRIALS = 10
 SPLITS = ("train", "val", "test")
 
-_VARIABLE = "rand_perm_cam"
 _HEADER = b"MATLAB 5.0 MAT-file, synthetic"
 # the later identities of the real set were only recorded by cameras 3, 4 and 5
 _SEEN_SHARE, _EARLY_SHARE = 0.85, 5 / 6
@@ -80,11 +79,11 @@ class SYSU(Layout):
         folder.mkdir()
         for split, identities in self.splits.items():
             (folder / f"{split}_id.txt").write_text(",".join(map(str, identities)) + "\n")
-        target = folder / f"{_VARIABLE}.mat"
+        target = folder / f"{VARIABLE}.mat"
         if self.permutation is not None:
             shutil.copyfile(self.permutation, target)
             return
-        scipy.io.savemat(target, {_VARIABLE: _sample_permutations(self.counts, self.seed)}, do_compression=True)
+        scipy.io.savemat(target, {VARIABLE: _sample_permutations(self.counts, self.seed)}, do_compression=True)
         with target.open("r+b") as file:
             # the free text of the header holds the time of writing, which would differ from run to run
             file.write(_HEADER.ljust(116))
@@ -134,7 +133,7 @@ def read_permutation(path: Path) -> Counts:
     Raises a UserError where the file is missing or not of the published form.
     """
     counts: Counts = {}
-    for (camera, identity), rows in read_permutation_file(path, tuple(SYSU.cameras)).items():
+    for (camera, identity), rows in read_permutations(path, tuple(SYSU.cameras)).items():
         images = rows.shape[1]
         if rows.max() != images:
             raise UserError(f"{path}: camera {camera}, identity {identity} must hold permutations of 1 ... {images}")
@@ -172,14 +171,10 @@ def _read_identities(folder: Path, split: str) -> list[int] | None:
     """The identities of `{split}_id.txt` or `.mat`; None where there is neither."""
     text, mat = folder / f"{split}_id.txt", folder / f"{split}_id.mat"
     if text.is_file():
-        try:
-            return sorted(int(word) for word in text.read_text().replace(",", " ").split())
-        except ValueError:
-            raise UserError(f"{text}: must hold identities, separated by commas") from None
+        return sorted(read_identities(text, "identities in one line"))
     if not mat.is_file():
         return None
-    try:
-        (array,) = (value for name, value in scipy.io.loadmat(mat).items() if not name.startswith("__"))
-        return sorted(int(identity) for identity in array.ravel())
-    except Exception as error:  # of many types, on damaged files
-        raise UserError(f"{mat}: cannot be read as a MATLAB file with one array of identities ({error})") from None
+    arrays = [value for name, value in read_matlab(mat).items() if not name.startswith("__")]
+    if len(arrays) != 1 or arrays[0].dtype.kind not in "iuf":
+        raise UserError(f"{mat}: must hold one array of identities")
+    return sorted(arrays[0].astype(int).ravel().tolist())
