@@ -10,7 +10,7 @@ from utils.run.errors import UserError
 
 
 def build_parser() -> Parser:
-    """The command's arguments, named as those of `make_synthetic`."""
+    """The command's arguments, named as those of ``make_synthetic``."""
     parser = Parser(prog="python -m tools.make_synthetic", description=__doc__.split(":")[0] + ".")
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the real data set whose layout to follow")
     parser.add_argument("--root", required=True, metavar="DIR", help="folder to write; must be empty or not exist")

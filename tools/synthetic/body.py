@@ -13,7 +13,7 @@ _HEM = {"vest": -0.03, "t-shirt": 0.015, "long sleeves": -0.01, "jacket": 0.03, 
 
 
 def draw_body(canvas: Canvas, body: Body) -> None:
-    """Draws a person with a shadow on the ground."""
+    """Draw a person with a shadow on the ground."""
     far, near = sorted((-1, 1), key=body.nearness)
     x, _ = body.project(0, 1, 0)
     canvas.ellipse(x, 0.985, 0.17, 0.022, Region.SHADOW)

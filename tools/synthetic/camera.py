@@ -17,7 +17,7 @@ class CameraSpec:
     """What a layout says about a camera."""
 
     modality: str
-    scenes: tuple[str, ...]  # names in `SCENES`; several for a camera that is carried from location to location
+    scenes: tuple[str, ...]  # names in ``SCENES``; several for a camera that is carried from location to location
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Camera:
     """What the images of one camera share."""
 
     modality: str
-    scenes: tuple[np.ndarray, ...]  # wide backgrounds, see `draw_scene`; an image shows a crop of one of them
+    scenes: tuple[np.ndarray, ...]  # wide backgrounds, see ``draw_scene``; an image shows a crop of one of them
     light: np.ndarray  # gain of each pixel, (H, W, 1)
     cast: np.ndarray  # gain of each channel, (3,)
     curve: np.ndarray  # response of the sensor, 256 bytes
     scale: float  # height of a body as a share of the image's
-    elevation: float  # how far the camera looks down, see `View`
+    elevation: float  # how far the camera looks down, see ``View``
     squash: float  # how much shorter bodies look from above, a factor
     light_side: float  # the side the light comes from, -1 (left) to 1 (right)
     blur: float  # radius in pixels of an image 128 pixels high
@@ -39,7 +39,7 @@ class Camera:
 
 @lru_cache(maxsize=32)
 def make_camera(seed: int, number: int, spec: CameraSpec, size: tuple[int, int]) -> Camera:
-    """Samples a camera for images of `size` (H, W); depends on nothing but the arguments."""
+    """Sample a camera for images of ``size`` (H, W), which depends on nothing but the arguments."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, _SALT, number)))
     modality = spec.modality
     # values of both modalities are sampled, whichever is used

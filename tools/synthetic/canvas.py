@@ -28,7 +28,7 @@ class View:
 
 
 class Canvas:
-    """A drawing for images of `size` (H, W): region labels and shades, (2H, 2W) each, drawn together."""
+    """A drawing for images of ``size`` (H, W): region labels and shades, (2H, 2W) each, drawn together."""
 
     def __init__(self, size: tuple[int, int], view: View):
         height, width = (SUPERSAMPLING * side for side in size)
@@ -48,7 +48,7 @@ class Canvas:
         self._draw.polygon([self.pixel(x, y) for x, y in points], fill=(region, shade, 0))
 
     def ellipse(self, x: float, y: float, across: float, down: float, region: Region, shade: int = _LIT) -> None:
-        """A filled ellipse around (x, y) with half axes `across` and `down`."""
+        """A filled ellipse around (x, y) with half axes ``across`` and ``down``."""
         self._draw.ellipse(self._box(x, y, across, down), fill=(region, shade, 0))
 
     def cap(self, x: float, y: float, across: float, down: float, region: Region, shade: int = _LIT) -> None:
@@ -61,7 +61,7 @@ class Canvas:
         self.ellipse(x + 0.2 * across * self.view.light, y, 0.75 * across, 0.8 * down, region)
 
     def limb(self, joints: list[tuple[float, float, float]], region: Region, *, cut: bool = False) -> None:
-        """A tube through joints (x, y, radius), lit along its middle. Its ends are round, or the last one `cut`."""
+        """A tube through joints (x, y, radius), lit along its middle. Its ends are round, or the last one ``cut``."""
         for share, shade in ((1.0, _EDGE), (0.6, _LIT)):
             shift = 0.3 * self.view.light * (1.0 - share)
             tube = [(x + shift * radius, y, share * radius) for x, y, radius in joints]

@@ -22,12 +22,11 @@ from utils.run.errors import UserError
 LAYOUTS: dict[str, Callable[..., Layout]] = {"sysu": SYSU, "regdb": RegDB}
 DEFAULT_SIZE = (128, 64)
 _LEAST_SIZE = (40, 20)
-_FORMATS = {".jpg": {"quality": 92}, ".bmp": {}}
 
 
 @dataclass(frozen=True)
 class RenderJob:
-    """The images of one identity from one camera; `paths` are those of instances 1, 2, ..."""
+    """The images of one identity from one camera; ``paths`` are those of instances 1, 2, ..."""
 
     seed: int
     size: tuple[int, int]
@@ -51,7 +50,7 @@ def make_synthetic(
     workers: int = 1,
     progress: bool = False,
 ) -> int:
-    """Renders a synthetic data set into an empty or new folder; returns the number of its images.
+    """Render a synthetic data set into an empty or new folder, and return the number of images.
 
     Where it fails or is interrupted, what it has written is removed again.
 
@@ -66,11 +65,11 @@ def make_synthetic(
         permutation: a rand_perm_cam.mat of SYSU-MM01, which sets identities, cameras and numbers of images. The split
             is read from {train,val,test}_id.txt or .mat beside it where they exist; "sysu" only.
         workers: processes that render.
-        progress: shows a progress bar on stderr.
+        progress: show a progress bar on stderr.
 
     Raises:
-        UserError: an argument is out of range, `root` is not empty, or a given file is missing or damaged.
-        OSError: `root` cannot be written.
+        UserError: an argument is out of range, ``root`` is not empty, or a given file is missing or damaged.
+        OSError: ``root`` cannot be written.
     """
     root = Path(root)
     if layout not in LAYOUTS:
@@ -115,12 +114,12 @@ def _plan_jobs(data_set: Layout, root: Path, *, seed: int, size: tuple[int, int]
 
 
 def render_job(job: RenderJob) -> int:
-    """Renders and writes the images of a job; returns their number."""
+    """Render and write the images of a job, and return their number."""
     camera = make_camera(job.seed, job.camera, job.spec, job.size)
     job.paths[0].parent.mkdir(parents=True, exist_ok=True)
     for instance, path in enumerate(job.paths, start=1):
         rng = image_rng(job.seed, job.camera, job.identity, instance)
-        render(job.person, camera, job.size, rng).save(path, **_FORMATS[path.suffix])
+        render(job.person, camera, job.size, rng).save(path, quality=92)  # ignored for BMP
     return len(job.paths)
 
 
@@ -139,7 +138,7 @@ def _render_all(jobs: list[RenderJob], *, workers: int, progress: bool) -> None:
 
 @contextmanager
 def _new_folder(root: Path) -> Iterator[None]:
-    """Creates `root` where it is missing; empties it again if the block fails."""
+    """Create ``root`` where it is missing, and empty it again if the block fails."""
     existed = root.exists()
     if existed and not root.is_dir():
         raise UserError(f"{root} is not a folder")

@@ -8,7 +8,7 @@ from tools.synthetic.tones import Region
 
 
 def add_patterns(labels: np.ndarray, body: Body, view: View) -> np.ndarray:
-    """Gives patterned garments their second tone: region labels (2H, 2W) -> (2H, 2W)."""
+    """Give patterned garments their second tone: region labels (2H, 2W) -> (2H, 2W)."""
     height, width = labels.shape
     y = ((np.arange(height, dtype=np.float32) + 0.5 - view.top) / view.height)[:, None]
     x = ((np.arange(width, dtype=np.float32) + 0.5 - view.centre) / view.width - 0.35 * body.pose.lean)[None, :]

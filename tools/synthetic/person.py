@@ -35,7 +35,7 @@ _TRIES = 40
 
 @dataclass(frozen=True)
 class Person:
-    """One identity; the body's proportions are factors around 1, the attributes are listed in `_CHOICES`."""
+    """One identity; the body's proportions are factors around 1, the attributes are listed in ``_CHOICES``."""
 
     stature: float
     build: float
@@ -51,7 +51,7 @@ class Person:
     shoes: str
     bag: str
     bag_side: int  # the shoulder or hand that carries the bag, -1 (right) or 1 (left)
-    tones: dict[str, np.ndarray]  # for each modality, see `sample_tones`
+    tones: dict[str, np.ndarray]  # for each modality, see ``sample_tones``
 
     @property
     def distinctive(self) -> tuple[str, ...]:
@@ -60,14 +60,14 @@ class Person:
 
 
 def sample_person(seed: int, identity: int, *, attempt: int = 0) -> Person:
-    """Samples one identity; depends on nothing but the arguments."""
+    """Sample one identity, which depends on nothing but the arguments."""
     shape_seed, *tone_seeds = np.random.SeedSequence((seed, identity, attempt)).spawn(4)
     shape = _sample_shape(np.random.default_rng(shape_seed))
     return Person(**shape, tones=sample_tones(tone_seeds, shape["upper"], shape["lower"]))
 
 
 def sample_people(seed: int, identities: int) -> list[Person]:
-    """Samples identities 1 to `identities`; no two share more than three of the five distinctive attributes.
+    """Sample identities 1 to ``identities``; no two share more than three of the five distinctive attributes.
 
     A person does not depend on how many follow. Many hundreds of identities use up the combinations; later ones may
     share more.

@@ -1,11 +1,11 @@
-"""The RegDB layout: a visible and a thermal camera, and lists of ten trials under `idx/`."""
+"""The RegDB layout: a visible and a thermal camera, and lists of ten trials under ``idx/``."""
 
 from pathlib import Path
 
 import numpy as np
 
 from tools.synthetic.camera import CameraSpec
-from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, MOST, Layout, require_range
+from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, LARGEST_NUMBER, Layout, require_range
 from tools.synthetic.modality import THERMAL, VISIBLE
 
 TRIALS = 10
@@ -22,8 +22,8 @@ class RegDB(Layout):
     def __init__(
         self, *, seed: int, identities: int = DEFAULT_IDENTITIES, images_per_camera: int = DEFAULT_IMAGES
     ) -> None:
-        require_range("identities", identities, 2, MOST)
-        require_range("images per camera", images_per_camera, 1, MOST)
+        require_range("identities", identities, 2, LARGEST_NUMBER)
+        require_range("images per camera", images_per_camera, 1, LARGEST_NUMBER)
         self.seed, self.identities, self.images = seed, identities, images_per_camera
         self.counts = {i: dict.fromkeys(self.cameras, images_per_camera) for i in range(1, identities + 1)}
 

@@ -27,7 +27,7 @@ def image_rng(seed: int, camera: int, identity: int, instance: int) -> np.random
 
 
 def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Renders a person as `camera` sees it: an image of `size` (H, W), RGB if it is visible light, else grey."""
+    """Render a person as ``camera`` sees it: an image of ``size`` (H, W), RGB if it is visible light, else grey."""
     labels, shade = _draw_regions(person, camera, size, rng)
     opacity = _downsample(_OPACITY[labels])
     # background and shadow are black, so the figure is already multiplied by its opacity
@@ -37,7 +37,7 @@ def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random
 
 
 def _downsample(pixels: np.ndarray) -> np.ndarray:
-    """Averages bytes down to the image's size: (2H, 2W) or (2H, 2W, C) -> floats (H, W, C) in [0, 1]."""
+    """Average bytes down to the image's size: (2H, 2W) or (2H, 2W, C) -> floats (H, W, C) in [0, 1]."""
     reduced = np.asarray(Image.fromarray(pixels.squeeze()).reduce(SUPERSAMPLING), dtype=np.float32) / 255
     return reduced.reshape(*reduced.shape[:2], -1)
 
@@ -52,8 +52,8 @@ def _draw_regions(
     if rng.random() < OCCLUDED_SHARE:
         _draw_obstacle(canvas.image, rng)
     labels, shade, _ = canvas.image.split()
-    labels = add_patterns(np.asarray(labels), body, canvas.view)
-    return labels, _downsample(np.asarray(shade.filter(ImageFilter.BoxBlur(SUPERSAMPLING))))
+    shades = _downsample(np.asarray(shade.filter(ImageFilter.BoxBlur(SUPERSAMPLING))))
+    return add_patterns(np.asarray(labels), body, canvas.view), shades
 
 
 def _sample_pose(rng: np.random.Generator) -> Pose:
@@ -84,7 +84,7 @@ def _sample_view(person: Person, camera: Camera, size: tuple[int, int], rng: np.
 
 
 def _draw_obstacle(image: Image.Image, rng: np.random.Generator) -> None:
-    """Draws a post, a box or a bush on the image of a canvas."""
+    """Draw a post, a box or a bush on the image of a canvas."""
     width, height = image.size
     kind, x = rng.integers(3), rng.uniform(0.1, 0.9) * width
     draw = ImageDraw.Draw(image)
@@ -131,7 +131,7 @@ def _sample_folds(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def _expose(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> Image.Image:
-    """Applies light, colour cast, gamma, blur and noise: floats (H, W, 1 or 3) -> image of bytes."""
+    """Apply light, colour cast, gamma, blur and noise: floats (H, W, 1 or 3) -> image of bytes."""
     gain = rng.uniform(0.88, 1.12) if camera.modality != THERMAL else rng.uniform(0.95, 1.05)
     cast = camera.cast[: image.shape[2]] * np.float32(gain)
     exposed = np.clip(image * (camera.light * cast), 0, 1)

@@ -22,7 +22,7 @@ class Material(IntEnum):
 
 
 def draw_scene(kind: str, modality: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draws one of `SCENES` for images of `size` (H, W): (1.15 H, 5 W, 3) floats in [0, 1].
+    """Draw one of ``SCENES`` for images of ``size`` (H, W): (1.15 H, 5 W, 3) floats in [0, 1].
 
     The channels of infrared and thermal scenes are equal.
     """
@@ -30,10 +30,12 @@ def draw_scene(kind: str, modality: str, size: tuple[int, int], rng: np.random.G
     drawing = _Drawing(2 * height, 2 * width, rng)
     SCENES[kind](drawing)
     material, shade, _ = drawing.image.split()
-    shade = np.asarray(shade.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255
-    tones = _sample_tones(modality, rng)[np.asarray(material)] * shade
+    light = np.asarray(shade.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255
+    tones = _sample_tones(modality, rng)[np.asarray(material)] * light
     tones = tones.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
-    texture = sum(strength * _noise(rng, (height, width), cell) for strength, cell in _TEXTURES)
+    texture = np.zeros((height, width), dtype=np.float32)
+    for strength, cell in _TEXTURES:
+        texture += strength * _noise(rng, (height, width), cell)
     return np.clip(tones * (1 + texture[..., None]), 0, 1).astype(np.float32)
 
 
@@ -63,7 +65,7 @@ def _sample_tones(modality: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.ndarray:
-    """Smooth noise of `shape` (H, W) with blotches of `cell` pixels."""
+    """Smooth noise of ``shape`` (H, W) with blotches of ``cell`` pixels."""
     coarse = rng.standard_normal((shape[0] // cell + 2, shape[1] // cell + 2)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BILINEAR))
 
@@ -87,7 +89,7 @@ class _Drawing:
         self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(material, shade, 0))
 
     def floor(self, horizon: float, material: Material) -> None:
-        """A floor from `horizon`, a share of the height, to the bottom."""
+        """A floor from ``horizon``, a share of the height, to the bottom."""
         top = int(horizon * self.height)
         for row in range(top, self.height):
             near = (row - top) / (self.height - top)

@@ -63,11 +63,11 @@ class Body:
         return lateral * self.facing + forward * self.turn + self.pose.lean * (0.6 - y), y
 
     def tube(self, joints: Sequence[Point], radii: Sequence[float]) -> list[tuple[float, float, float]]:
-        """Projects joints to (x, y, radius) each, for `Canvas.limb`."""
+        """Project joints to (x, y, radius) each, for ``Canvas.limb``."""
         return [(*self.project(*joint), radius) for joint, radius in zip(joints, radii, strict=True)]
 
     def rows(self, profile: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
-        """Projects (y, half width, half depth) to (y, middle, half width on the image), for `Canvas.trunk`."""
+        """Project (y, half width, half depth) to (y, middle, half width on the image), for ``Canvas.trunk``."""
         return [(y, self.project(0, y, 0)[0], self.half_width(lateral, depth)) for y, lateral, depth in profile]
 
     def half_width(self, lateral: float, depth: float) -> float:
@@ -79,7 +79,7 @@ class Body:
         return -side * self.turn
 
     def torso(self, ease: float, hem: float) -> list[tuple[float, float, float]]:
-        """Profile (y, half width, half depth) from the neck to the y of a hem; `ease` is the cloth's distance."""
+        """Profile (y, half width, half depth) from the neck to the y of a hem; ``ease`` is the cloth's distance."""
         build, shoulders, hips = self.person.build, self.person.shoulders, self.person.hips
         profile = [
             (0.150, 0.034 + ease, 0.034 + ease),

@@ -1,4 +1,4 @@
-"""The SYSU-MM01 layout: six cameras that see most identities each, and the files under `exp/`."""
+"""The SYSU-MM01 layout: six cameras that see most identities each, and the files under ``exp/``."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ import scipy.io
 from data.datasets.lists import read_identities
 from data.datasets.permutations import TRIALS, VARIABLE, read_matlab, read_permutations
 from tools.synthetic.camera import CameraSpec
-from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, MOST, Counts, Layout, require_range
+from tools.synthetic.layout import DEFAULT_IDENTITIES, DEFAULT_IMAGES, LARGEST_NUMBER, Counts, Layout, require_range
 from tools.synthetic.modality import INFRARED, VISIBLE
 from utils.run.errors import UserError
 
@@ -58,8 +58,8 @@ class SYSU(Layout):
             return
         identities = DEFAULT_IDENTITIES if identities is None else identities
         images = DEFAULT_IMAGES if images_per_camera is None else images_per_camera
-        require_range("identities", identities, 5, MOST)
-        require_range("images per camera", images, 1, MOST)
+        require_range("identities", identities, 5, LARGEST_NUMBER)
+        require_range("images per camera", images, 1, LARGEST_NUMBER)
         if test_identities is None:
             test_identities = max(1, round(_TEST_SHARE * identities))
         require_range("test identities", test_identities, 1, identities // 2)
@@ -104,7 +104,7 @@ def _sample_cameras(seed: int, identity: int, *, early: bool) -> list[int]:
 
 
 def _sample_splits(identities: int, tested: int, early: int, seed: int) -> Splits:
-    """Splits identities 1 to `identities`; test identities are among the first `early`."""
+    """Split identities 1 to ``identities``; test identities are among the first ``early``."""
     rng = np.random.default_rng((seed, _SPLIT_SALT))
     test = sorted((1 + rng.permutation(early)[:tested]).tolist())
     rest = rng.permutation(sorted(set(range(1, identities + 1)) - set(test))).tolist()
@@ -128,7 +128,7 @@ def _sample_permutations(counts: Counts, seed: int) -> np.ndarray:
 
 
 def read_permutation(path: Path) -> Counts:
-    """Numbers of images in a `rand_perm_cam.mat`.
+    """Numbers of images in a ``rand_perm_cam.mat``.
 
     Raises a UserError where the file is missing or not of the published form.
     """
@@ -142,7 +142,7 @@ def read_permutation(path: Path) -> Counts:
 
 
 def _read_splits(folder: Path, counts: Counts, seed: int) -> Splits:
-    """Reads {train,val,test}_id.txt or .mat from a folder; samples the missing ones in the real set's proportions.
+    """Read {train,val,test}_id.txt or .mat from a folder; sample the missing ones in the real set's proportions.
 
     Sampled identities are in no list that was read and, as long as there are such, are seen in both modalities.
     """
@@ -168,7 +168,7 @@ def _read_splits(folder: Path, counts: Counts, seed: int) -> Splits:
 
 
 def _read_identities(folder: Path, split: str) -> list[int] | None:
-    """The identities of `{split}_id.txt` or `.mat`; None where there is neither."""
+    """The identities of ``{split}_id.txt`` or ``.mat``; None where there is neither."""
     text, mat = folder / f"{split}_id.txt", folder / f"{split}_id.mat"
     if text.is_file():
         return sorted(read_identities(text, "identities in one line"))

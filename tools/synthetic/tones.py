@@ -40,10 +40,10 @@ _WARMTH = {
 
 
 def sample_tones(seeds: list[np.random.SeedSequence], upper: str, lower: str) -> dict[str, np.ndarray]:
-    """Samples one identity's tone of every region in [0, 1]: visible (15, 3), infrared and thermal (15, 1).
+    """Sample one identity's tone of every region in [0, 1]: visible (15, 3), infrared and thermal (15, 1).
 
     Each modality has a seed of its own, so visible and infrared tones are independent. Thermal tones follow the
-    thickness of the garments `upper` and `lower`.
+    thickness of the garments ``upper`` and ``lower``.
     """
     visible, infrared, thermal = (np.random.default_rng(seed) for seed in seeds)
     tones = {
@@ -88,9 +88,9 @@ def _sample_thermal(rng: np.random.Generator, upper_warmth: float, lower_warmth:
 
 
 def _dress(tones: np.ndarray, sample: Callable[[tuple[int, int]], np.ndarray], *, weights: np.ndarray) -> np.ndarray:
-    """Samples the clothes' tones until they contrast with each other and the skin: (15, C) -> (15, C).
+    """Sample the clothes' tones until they contrast with each other and the skin: (15, C) -> (15, C).
 
-    `sample` gives tones (n, clothes, C) for (n, clothes); `weights` (C,) give a tone's brightness.
+    ``sample`` gives tones (n, clothes, C) for (n, clothes); ``weights`` (C,) give a tone's brightness.
     """
     candidates = np.tile(tones, (_CANDIDATES, 1, 1))
     while True:
