@@ -7,9 +7,8 @@ from yacs.config import CfgNode
 
 from data.augment import BatchAugment
 from data.cache import cached_source
+from data.datasets import DATASETS
 from data.datasets.base import ReIDDataset
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
 from data.loaders import Loader, train_loader
 from data.samplers import EpochSampler, Sizes
 from data.unreadable import find_unreadable, leave_out
@@ -27,8 +26,6 @@ __all__ = [
     "open_dataset",
     "skips_unreadable",
 ]
-
-DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
 
 def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:

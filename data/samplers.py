@@ -54,7 +54,7 @@ class EpochSampler(Sampler[list[int]]):
         random = np.random.default_rng([self.seed, epoch])
         self.batches = np.empty((0, 0), dtype=np.int64)
         if len(self.labels):
-            self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
+            self.batches = SAMPLERS[self.method].draw(self.labels, self.infrared, random, self.sizes)
         if not len(self.batches):
             raise UserError(
                 f"sample_method: {self.method!r} finds no complete batch in {len(self.labels)} images of"
@@ -135,12 +135,20 @@ def cross_modality_random(
     return np.concatenate([_cut(half, sizes.batch_size // 2) for half in halves], axis=1)
 
 
-SAMPLERS: dict[str, Draw] = {
-    "norm_triplet": norm_triplet,
-    "none": plain,
-    "cross_modality_random": cross_modality_random,
-    "cross_modality_identity": cross_modality_identity,
-    "identity_cross_modality": identity_cross_modality,
+class SamplerKind(NamedTuple):
+    """A way to draw batches, and what it asks of their size."""
+
+    draw: Draw
+    draws_identities: bool  # a batch is p_size x k_size images, else batch_size
+    halves: bool  # half of the batch (of k_size, if identities are drawn) comes from each modality
+
+
+SAMPLERS = {
+    "norm_triplet": SamplerKind(norm_triplet, draws_identities=True, halves=False),
+    "none": SamplerKind(plain, draws_identities=False, halves=False),
+    "cross_modality_random": SamplerKind(cross_modality_random, draws_identities=False, halves=True),
+    "cross_modality_identity": SamplerKind(cross_modality_identity, draws_identities=True, halves=True),
+    "identity_cross_modality": SamplerKind(identity_cross_modality, draws_identities=True, halves=True),
 }
 
 

@@ -1,0 +1,7 @@
+"""The data sets that `dataset` can name."""
+
+from data.datasets.base import ReIDDataset
+from data.datasets.regdb import RegDB
+from data.datasets.sysu import SYSU
+
+DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}

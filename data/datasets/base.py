@@ -94,6 +94,7 @@ class ReIDDataset(Dataset, ABC):
 
     name: ClassVar[str]
     cameras: ClassVar[tuple[int, ...]]
+    defaults: ClassVar[dict[str, object]]  # of the configuration keys that depend on the data set
 
     def __init__(self, root: str | Path, split: str, image_size: tuple[int, int], *, trial: int = 1):
         if split not in SPLITS:

@@ -15,6 +15,14 @@ class RegDB(ReIDDataset):
 
     name = "RegDB"
     cameras = (VISIBLE_CAMERA, THERMAL_CAMERA)
+    defaults = {
+        "num_id": 206,
+        "num_cam": 2,
+        "data_root": "../../Datasets/RegDB",
+        "mser_k1": 50,
+        "mser_k2": 10,
+        "mser_lambda": 0.2,
+    }
 
     def list_samples(self) -> list[Sample]:
         lists = Checks()

@@ -19,6 +19,14 @@ class SYSU(ReIDDataset):
 
     name = "SYSU-MM01"
     cameras = (1, 2, 3, 4, 5, 6)
+    defaults = {
+        "num_id": 395,
+        "num_cam": 6,
+        "data_root": "../../Datasets/SYSU-MM01",
+        "mser_k1": 40,
+        "mser_k2": 20,
+        "mser_lambda": 0.3,
+    }
 
     def list_samples(self) -> list[Sample]:
         identities: list[int] = []
