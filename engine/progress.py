@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from losses.criterion import LOSSES
+from losses import LOSSES
 from utils.results import TrialScore
 from utils.run.files import write_text
 

@@ -15,7 +15,7 @@ from data.hue import hue_tables
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.trainer import build_trainer
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
 from utils.protocols import score
 from utils.rerank import QueryReranker
@@ -124,7 +124,7 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         assert gpu.waits
 
     training = make_training()
-    training.criterion = Criterion(soft_rank="builtin")
+    training.criterion = mcja_criterion("builtin")
     progress = Progress()
     build_trainer(training, progress).run(training.loader, max_epochs=1, epoch_length=len(training.loader))
     assert found == pytest.approx(progress.means(), rel=1e-5)

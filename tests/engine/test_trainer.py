@@ -22,7 +22,7 @@ from engine.checkpoints import BEST
 from engine.precision import TorchPrecision, build_precision
 from engine.progress import describe, write_rows
 from engine.trainer import Schedule, Training, attach_schedule, build_trainer, train
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from utils.results import TrialScore
 from utils.run.errors import UserError
 
@@ -62,7 +62,7 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
     sampler = EpochSampler(data.labels.numpy(), data.cameras.numpy() == 3, method=method, sizes=sizes, seed=3)
     return Training(
         model=model,
-        criterion=Criterion(),
+        criterion=mcja_criterion(),
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
         augment=BatchAugment(seed=0, padding=1),
         loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers),
@@ -315,7 +315,7 @@ def test_compiled_training_follows_the_same_curve():
     torch._dynamo.reset()
     eager, compiled = make_training(), make_training()
     for training in (eager, compiled):
-        training.criterion = Criterion(soft_rank="builtin")
+        training.criterion = mcja_criterion("builtin")
     compiled.compile = True
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)
