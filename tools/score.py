@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.checks import RULES
-from configs.default import dataset_cfg
-from data import DATASETS
+from data.datasets import DATASETS
 from data.datasets.sysu import read_permutations
 from engine.device import select_device
 from utils.features import Features
@@ -31,7 +30,7 @@ SEARCHES: dict[str, Callable[[Features, Path], Search]] = {
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.score", description=__doc__.splitlines()[0])
     parser.add_argument("features", type=Path, metavar="FEATURES.npz")
-    parser.add_argument("--dataset", required=True, choices=tuple(dataset_cfg))
+    parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
     parser.add_argument("--data-root", type=Path, help="the data set's folder; SYSU-MM01's holds the permutations")
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--no-mser", dest="mser", action="store_false", help="without re-ranking")
@@ -61,7 +60,7 @@ def _search(arguments: argparse.Namespace, features: Features) -> Search:
     foreign = set(features.cameras.tolist()) - set(cameras)
     if foreign:
         raise UserError(f"{arguments.features}: camera {min(foreign)} is none of {arguments.dataset}'s {cameras}")
-    root = arguments.data_root or Path(dataset_cfg[arguments.dataset].data_root)
+    root = arguments.data_root or Path(DATASETS[arguments.dataset].defaults["data_root"])
     return SEARCHES[arguments.dataset](features, root)
 
 
@@ -73,7 +72,7 @@ def _mser(arguments: argparse.Namespace) -> MSER | None:
         value = getattr(arguments, name)
         holds, meaning = RULES[f"mser_{name}"]
         if value is None:
-            value = dataset_cfg[arguments.dataset][f"mser_{name}"]
+            value = DATASETS[arguments.dataset].defaults[f"mser_{name}"]
         elif not holds(value):
             raise UserError(f"--{name}: {value} should be {meaning}")
         values.append(value)

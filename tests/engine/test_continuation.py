@@ -343,7 +343,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_pa
     folder = stopped_run(tmp_path, regdb_root, monkeypatch, 5)
     assert f"stopped by SIGTERM; go on with: python main.py --continue {folder} --gpu cpu" in capsys.readouterr().err
     assert not (folder / "results.json").exists()
-    assert main(["--continue", str(folder), "--gpu", "cpu", "num_workers", "2", "cache", "memory"]) == 0
+    assert main(["--continue", str(folder), "--gpu", "cpu", "num_workers", "2", "cache", "device"]) == 0
     assert results(folder) == results(whole_run)
     for name in ("best.pth", "last.pth"):
         ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, whole_run))
