@@ -36,9 +36,9 @@ def _at_least(low: int) -> Rule:
     return Rule(lambda value: value >= low, f"at least {low}")
 
 
-POSITIVE = ("p_size", "k_size", "batch_size", "test_batch_size", "mda_m", "num_id", "num_cam", "mser_k1", "mser_k2")
 RULES: dict[str, Rule] = {
-    **dict.fromkeys((*POSITIVE, "log_period"), _at_least(1)),
+    **dict.fromkeys(("p_size", "k_size", "batch_size", "test_batch_size", "mda_m", "num_id", "num_cam"), _at_least(1)),
+    **dict.fromkeys(("mser_k1", "mser_k2", "log_period"), _at_least(1)),
     **dict.fromkeys(("num_epoch", "start_eval", "eval_interval", "padding"), _at_least(0)),
     **dict.fromkeys(("wd", "checkpoint_minutes"), Rule(lambda value: 0 <= value < math.inf, "a finite number >= 0")),
     **dict.fromkeys(("output_dir", "data_root"), Rule(bool, "a folder")),

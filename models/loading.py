@@ -30,14 +30,12 @@ class LoadReport:
     wrapper: str = ""  # prefix that was removed from every name
 
     def __str__(self) -> str:
-        kinds = {kind: getattr(self, kind) for kind in ("loaded", "missing", "unexpected", "mismatched")}
-        parts = [", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())]
-        for kind, names in kinds.items():
-            if names and kind != "loaded":
-                parts.append(f"{kind}: {', '.join(map(shown_name, names[:5]))}{' ...' if len(names) > 5 else ''}")
-        if self.wrapper:
-            parts.append(f"prefix {self.wrapper!r} removed")
-        return "; ".join(parts)
+        parts = [f"{len(self.loaded)} loaded"]
+        for kind in ("missing", "unexpected", "mismatched"):
+            names = getattr(self, kind)
+            shown = [*map(shown_name, names[:5]), *(["..."] if len(names) > 5 else [])]
+            parts.append(f"{len(names)} {kind}" + (f" ({', '.join(shown)})" if names else ""))
+        return ", ".join(parts) + (f"; prefix {self.wrapper!r} removed" if self.wrapper else "")
 
     def require_same_network(self, source: str | Path) -> None:
         """Raise ``UserError`` unless everything fitted; the classifier may differ, as its size depends on the data."""

@@ -17,7 +17,7 @@ from utils.run.messages import reason
 class Backbone(NamedTuple):
     """What a ResNet is built of, and its ImageNet weights."""
 
-    block: type[nn.Module]
+    block: type[BasicBlock | Bottleneck]
     blocks: tuple[int, ...]  # per stage
     weights: WeightsEnum | None
 
