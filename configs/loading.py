@@ -35,7 +35,7 @@ def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = strategy_cfg.clone()
     cfg.update(values)
     check_choice(cfg, "dataset", DATASETS, sources)
-    cfg.update(DATASETS[cfg.dataset].defaults | values)
+    cfg.update({**DATASETS[cfg.dataset].defaults, **values})
     check_values(cfg, sources)
     cfg.freeze()
     return cfg

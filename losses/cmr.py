@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from losses.soft_rank import soft_rank
+from utils.tensors import at_least_float32
 
 STRENGTH = 0.5  # regularisation strength of the soft rank, as released
 
@@ -30,7 +31,7 @@ def cross_modality_retrieval_loss(
     Returns:
         A scalar in the dtype of ``embeddings``, at least float32, under autocast too.
     """
-    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    embeddings = at_least_float32(embeddings)
     is_infrared = is_infrared.bool()
     with torch.autocast(embeddings.device.type, enabled=False):
         normalised = functional.normalize(embeddings, dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.run.errors import UserError
+from utils.tensors import at_least_float32
 
 try:
     import torchsort
@@ -37,7 +38,7 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
     if strength <= 0:
         raise ValueError(f"strength must be above 0, not {strength}")
     backend = resolve_backend(backend, values.device)
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    values = at_least_float32(values)
     if values.numel() == 0:
         return values
     rank = _torchsort_rank if backend == "torchsort" else _builtin_rank

@@ -1,10 +1,10 @@
 """The MCJA network: ResNet with adapters, generalised mean pooling, BatchNorm neck and classifier."""
 
-import torch
 from torch import Tensor, nn
 
 from models.mda import MDA
 from models.resnet import build_resnet
+from utils.tensors import at_least_float32
 
 GEM_POWER = 3  # fixed, not learned, as released
 ADAPTED = {2: 2, 3: 3}  # stage -> an MDA follows each of its last so many blocks
@@ -72,8 +72,7 @@ def generalised_mean_pool(x: Tensor, power: float = GEM_POWER) -> Tensor:
 
     Half precision would lose the 1e-12 and overflow on large activations.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return (x.flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
+    return (at_least_float32(x).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
 
 
 def _out_channels(block: nn.Module) -> int:

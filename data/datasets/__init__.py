@@ -1,4 +1,4 @@
-"""The data sets that `dataset` can name."""
+"""Data sets: one file and one entry in ``DATASETS`` each."""
 
 from data.datasets.base import ReIDDataset
 from data.datasets.regdb import RegDB

@@ -20,8 +20,7 @@ from test_hostile_matlab import MATLAB_FORMS, rows
 from data.datasets.base import ReIDDataset
 from data.datasets.images import read_image
 from data.datasets.lists import inside_root, is_file, parse_identities, read_lines
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
+from data.datasets import RegDB, SYSU
 from data.unreadable import find_unreadable, leave_out
 from main import main
 from tests.helpers.fuzzing import SECONDS, outcome, why
@@ -112,8 +111,8 @@ def test_index_lists_give_samples_or_say_why_not(spoilt, regdb_root, lines):
     whole = (regdb_root / "idx/train_visible_1.txt").read_text()
     index = spoilt / "idx/train_visible_1.txt"
     index.write_bytes((whole + "\n".join(lines)).encode(errors="replace"))
-    if outcome(lambda: RegDB(spoilt, "train", SIZE)) == "read":
-        for path in RegDB(spoilt, "train", SIZE).paths:
+    if outcome(lambda: RegDB(spoilt, "train")) == "read":
+        for path in RegDB(spoilt, "train").paths:
             assert (spoilt / path).is_file()
 
 
@@ -153,13 +152,13 @@ def test_folders_and_lists_without_permission(what, guarded):
     for one in chosen:
         one.chmod(0)
     with ordinary_user():
-        message = why(SYSU, guarded, "train", SIZE)
+        message = why(SYSU, guarded, "train")
     assert "Permission denied" in message
     assert any(str(one) in message for one in chosen)
 
 
 def test_images_without_permission(guarded):
-    path = guarded / SYSU(guarded, "train", SIZE).paths[0]
+    path = guarded / SYSU(guarded, "train").paths[0]
     path.chmod(0)
     with ordinary_user():
         assert f"{path}: cannot be decoded as an image (Permission denied)" in why(read_image, path, SIZE)
@@ -179,28 +178,28 @@ def put_folder_for_list(root: Path) -> Path:
 
 def put_pipe_for_image(root: Path) -> Path:
     """Opening it would wait for ever."""
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     path.unlink()
     os.mkfifo(path)
     return path
 
 
 def put_broken_link(root: Path) -> Path:
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     path.unlink()
     path.symlink_to(root / "absent.jpg")
     return path
 
 
 def put_circle(root: Path) -> Path:
-    path = (root / SYSU(root, "test", SIZE).paths[0]).parent
+    path = (root / SYSU(root, "test").paths[0]).parent
     shutil.rmtree(path)
     path.symlink_to(path)
     return path
 
 
 def put_second_name(root: Path) -> Path:
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     shutil.copy(path, path.with_name(f"{int(path.stem)}.jpg"))
     return path.parent
 
@@ -219,7 +218,7 @@ def put_second_name(root: Path) -> Path:
 def test_what_stands_where_something_else_belongs(damage, words, sysu):
     path = damage(sysu)
     with within(SECONDS):
-        message = why(SYSU, sysu, "test", SIZE)
+        message = why(SYSU, sysu, "test")
     assert str(path) in message
     assert words in message
 
@@ -227,7 +226,7 @@ def test_what_stands_where_something_else_belongs(damage, words, sysu):
 @pytest.mark.parametrize("dataset", [SYSU, RegDB])
 def test_links_are_followed(dataset, sysu, regdb, tmp_path):
     root = {SYSU: sysu, RegDB: regdb}[dataset]
-    expected = dataset(root, "train", SIZE).samples
+    expected = dataset(root, "train").samples
     path = root / expected[0].path
     elsewhere = tmp_path / "elsewhere"
     shutil.move(path.parent, elsewhere)
@@ -235,7 +234,7 @@ def test_links_are_followed(dataset, sysu, regdb, tmp_path):
     other = root / expected[-1].path
     shutil.move(other, elsewhere / "moved")
     other.symlink_to(elsewhere / "moved")
-    assert dataset(root, "train", SIZE).samples == expected
+    assert dataset(root, "train").samples == expected
 
 
 def test_everything_that_is_missing_is_found_at_once(sysu):
@@ -244,7 +243,7 @@ def test_everything_that_is_missing_is_found_at_once(sysu):
     (sysu / "exp/val_id.txt").unlink()
     (sysu / "exp/rand_perm_cam.mat").unlink()
     with pytest.raises(UserErrors) as error:
-        SYSU(sysu, "train", SIZE)
+        SYSU(sysu, "train")
     found = [str(one) for one in error.value.errors]
     assert len(found) == 4
     assert str(error.value) == f"{found[0]} (and 3 more such findings; python -m tools.doctor lists them)"
@@ -312,7 +311,7 @@ def test_bad_data_leaves_nothing_behind(damage, words, sysu, tmp_path, capsys):
 
 
 def first_of(root: Path, split: str) -> Path:
-    return root / RegDB(root, split, SIZE).paths[0]
+    return root / RegDB(root, split).paths[0]
 
 
 def fails(*command: str) -> str:
@@ -369,7 +368,7 @@ def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):
 
 @pytest.mark.parametrize("cache", ["none", "disk"])
 def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_path):
-    whole = RegDB(regdb, "train", SIZE)
+    whole = RegDB(regdb, "train")
     command = arguments(
         tmp_path, "regdb", regdb, num_epoch="1", mser="false", cache=cache, skip_unreadable="true",
         cache_dir=str(tmp_path / "cache"),
@@ -391,7 +390,7 @@ def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_pat
 
 
 def test_what_is_left_out_changes_nothing_else(regdb):
-    dataset = RegDB(regdb, "train", SIZE)
+    dataset = RegDB(regdb, "train")
     samples = dataset.samples
     (regdb / dataset.paths[3]).write_bytes(b"")
     reasons = find_unreadable(dataset, num_workers=0)
@@ -408,7 +407,7 @@ def test_what_is_left_out_changes_nothing_else(regdb):
 
 @pytest.mark.parametrize("kind", ["", "visible ", "infrared "])
 def test_an_identity_must_keep_both_modalities(kind, regdb, tmp_path, capsys):
-    dataset: ReIDDataset = RegDB(regdb, "train", SIZE)
+    dataset: ReIDDataset = RegDB(regdb, "train")
     identity = int(dataset.identities[0])
     for sample in dataset.samples:
         if sample.identity == identity and (not kind or (sample.camera == 3) == (kind == "infrared ")):

@@ -65,7 +65,7 @@ def test_a_function_of_seed_and_epoch(method):
 def test_norm_triplet_groups():
     labels = np.repeat(np.arange(5), [9, 8, 2, 12, 7])
     infrared = np.arange(len(labels)) % 2 == 0
-    batches = SAMPLERS["norm_triplet"].draw(labels, infrared, np.random.default_rng(0), SIZES)
+    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), SIZES)
     used = Counter()
     for batch in batches:
         groups = labels[batch].reshape(SIZES.p_size, SIZES.k_size)
@@ -82,7 +82,7 @@ def test_norm_triplet_groups():
 
 def test_norm_triplet_pays_no_regard_to_modality():
     labels, infrared = np.zeros(400, dtype=int), np.arange(400) < 300
-    batches = SAMPLERS["norm_triplet"].draw(labels, infrared, np.random.default_rng(0), Sizes(1, 4, 1))
+    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), Sizes(1, 4, 1))
     shares = Counter(infrared[batches].sum(axis=1).tolist())
     assert set(shares) >= {2, 3, 4}
 
@@ -92,16 +92,16 @@ def test_epoch_of_published_size():
     random = np.random.default_rng(0)
     counts = random.multinomial(34167 - 395 * 40, np.full(395, 1 / 395)) + 40
     labels = np.repeat(np.arange(395), counts)
-    batches = SAMPLERS["norm_triplet"].draw(labels, labels % 2 == 0, random, Sizes(8, 16, 128))
+    batches = SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(8, 16, 128))
     assert 34167 / 128 * 0.85 < len(batches) <= 34167 // 128
     labels = np.repeat(np.arange(206), 20)  # 20 < K 32: one group each, drawn with replacement
-    assert len(SAMPLERS["norm_triplet"].draw(labels, labels % 2 == 0, random, Sizes(4, 32, 128))) == 51
+    assert len(SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(4, 32, 128))) == 51
 
 
 def test_cross_modality_random_halves_and_repeats():
     for visible, infrared_count in ((30, 11), (11, 30)):  # infrared may outnumber visible
         infrared = np.array([False] * visible + [True] * infrared_count)
-        batches = SAMPLERS["cross_modality_random"].draw(np.zeros(41, int), infrared, np.random.default_rng(0), SIZES)
+        batches = SAMPLERS["cross_modality_random"](np.zeros(41, int), infrared, np.random.default_rng(0), SIZES)
         assert len(batches) == 30 // 5
         assert not infrared[batches[:, :5]].any()
         assert infrared[batches[:, 5:]].all()
@@ -113,7 +113,7 @@ def test_cross_modality_random_halves_and_repeats():
 
 def test_cross_modality_identity_order():
     labels, infrared = made_up(1, 7, 9)
-    batches = SAMPLERS["cross_modality_identity"].draw(labels, infrared, np.random.default_rng(0), SIZES)
+    batches = SAMPLERS["cross_modality_identity"](labels, infrared, np.random.default_rng(0), SIZES)
     passes = max(1, len(labels) // (7 * SIZES.k_size))
     assert len(batches) == passes * (7 // SIZES.p_size)
     for batch in batches:
@@ -126,7 +126,7 @@ def test_cross_modality_identity_order():
 
 def test_identity_cross_modality_alternates():
     labels, infrared = made_up(2, 7, 9)
-    batches = SAMPLERS["identity_cross_modality"].draw(labels, infrared, np.random.default_rng(0), SIZES)
+    batches = SAMPLERS["identity_cross_modality"](labels, infrared, np.random.default_rng(0), SIZES)
     for batch in batches:
         assert infrared[batch[0::2]].all()
         assert not infrared[batch[1::2]].any()

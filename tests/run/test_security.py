@@ -12,8 +12,9 @@ import torch
 from torchvision.models import WeightsEnum
 
 from configs import get_config
+from data.datasets.permutations import read_permutations
 from data.datasets.regdb import RegDB
-from data.datasets.sysu import read_permutations
+from data.datasets.sysu import SYSU
 from models.loading import read_state_dict
 from models.resnet import BACKBONES, build_resnet
 from utils.features import Features
@@ -150,7 +151,7 @@ READERS = {
     "features.npz": Features.load,
     "cfg.yml": get_config,
     "cfg.py": get_config,
-    "exp/rand_perm_cam.mat": lambda path: read_permutations(path.parent.parent),
+    "exp/rand_perm_cam.mat": lambda path: read_permutations(path, SYSU.cameras_of()),
 }
 
 
@@ -211,4 +212,4 @@ def test_image_lists_cannot_name_files_outside_the_data_set(tmp_path):
         for split in ("train_visible", "train_thermal"):
             (root / "idx" / f"{split}_1.txt").write_text(f"{path} 1\n")
         with pytest.raises(UserError, match="leads outside the data set"):
-            RegDB(root, "train", (64, 32))
+            RegDB(root, "train")
