@@ -8,7 +8,7 @@ import numpy as np
 
 from data.datasets.base import Counts, ReIDDataset, Sample
 from data.datasets.lists import file_problem, folder_problem, list_files, parse_number, read_identities, require
-from data.datasets.permutations import PURPOSE, TRIALS, Permutations, read_permutations
+from data.datasets.permutations import PURPOSE, Permutations, read_permutations
 from utils.protocols import ImageTable, Search
 from utils.run.errors import UserError
 

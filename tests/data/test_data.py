@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
 
 from configs import get_config
 from data import build_dataset
-from data.datasets.base import INFRARED_CAMERAS, is_infrared, read_image
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU, read_permutations
+from data.datasets import DATASETS, SYSU, RegDB
+from data.datasets.base import Counts
+from data.datasets.images import ImageFiles, read_image
+from data.datasets.permutations import read_permutations
 from data.loaders import ordered_loader, train_loader
 from data.samplers import EpochSampler, Sizes
 from utils.run.errors import UserError
@@ -67,11 +67,11 @@ def test_regdb_samples(regdb_root):
 
 def test_images_are_decoded_as_released(sysu_root):
     dataset = SYSU(sysu_root, "train")
-    item = dataset[7]
+    (image_7,) = ImageFiles(dataset, SIZE).take([7])
     with Image.open(sysu_root / dataset.paths[7]) as image:
         expected = np.asarray(image.convert("RGB").resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR))
-    assert item.images.dtype == torch.uint8
-    np.testing.assert_array_equal(item.images.permute(1, 2, 0), expected)
+    assert image_7.dtype == torch.uint8
+    np.testing.assert_array_equal(image_7.permute(1, 2, 0), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -83,16 +83,30 @@ def test_every_mode_is_read_as_rgb(tmp_path, mode):
     assert np.abs(image.astype(int) - image[:1]).max() <= 1  # grey is replicated
 
 
-def test_infrared_cameras():
-    assert INFRARED_CAMERAS == (3, 6)
-    assert is_infrared(np.arange(1, 7)).tolist() == [False, False, True, False, False, True]
+def test_cameras_and_locations():
+    assert SYSU.cameras_of() == (1, 2, 3, 4, 5, 6)
+    assert SYSU.locations_of(np.arange(1, 7)).tolist() == [1, 2, 2, 4, 5, 6]
+    assert RegDB.locations_of(np.array([2, 3])).tolist() == [2, 3]
+    assert RegDB.infrared_cameras == (3,)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_every_data_set_declares(name):
+    dataset = DATASETS[name]
+    keys = {"num_id", "num_cam", "data_root", "mser_k1", "mser_k2", "mser_lambda"}
+    assert dataset.defaults.keys() >= keys
+    assert dataset.defaults["num_cam"] == len(dataset.cameras_of())
+    assert not set(dataset.visible_cameras) & set(dataset.infrared_cameras)
+    assert dataset.published["train"].identities == dataset.defaults["num_id"]
+    assert dataset.published["test"] == {"sysu": Counts(96, 6775, 3803), "regdb": Counts(206, 2060, 2060)}[name]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_give_what_the_sampler_lists(sysu_root, workers):
     dataset = SYSU(sysu_root, "train")
+    source = ImageFiles(dataset, SIZE)
     sampler = EpochSampler(dataset.labels, dataset.infrared, method="norm_triplet", sizes=Sizes(2, 4, 8), seed=0)
-    loader = train_loader(dataset, sampler, num_workers=workers, pin_memory=False)
+    loader = train_loader(dataset, source, sampler, num_workers=workers, pin_memory=False)
     for epoch in (1, 2):
         sampler.set_epoch(epoch)
         state = torch.get_rng_state()
@@ -104,19 +118,19 @@ def test_loaders_give_what_the_sampler_lists(sysu_root, workers):
             np.testing.assert_array_equal(batch.labels, dataset.labels[positions])
             np.testing.assert_array_equal(batch.is_infrared, dataset.infrared[positions])
             assert batch.images.shape == (8, 3, *SIZE)
-    ordered = ordered_loader(dataset, [5, 3, 9], batch_size=2, num_workers=workers, pin_memory=False)
+    ordered = ordered_loader(dataset, source, [5, 3, 9], batch_size=2, num_workers=workers, pin_memory=False)
     assert [batch.indices.tolist() for batch in ordered] == [[5, 3], [9]]
 
 
 def test_summary(sysu_root):
     dataset = SYSU(sysu_root, "train")
     text = dataset.summary()
-    assert f"{dataset.num_identities} identities, {len(dataset)} images" in text
-    assert f"camera 6 (infrared): {len(set(dataset.identities[dataset.camera_ids == 6]))} identities" in text
+    assert f"SYSU-MM01 train: {dataset.num_identities} identities, {(~dataset.infrared).sum()} visible and" in text
+    assert f"camera 6 (infrared): {len(set(dataset.identities[dataset.cameras == 6]))} identities" in text
 
 
 def test_permutations(sysu_root):
-    permutations = read_permutations(sysu_root)
+    permutations = read_permutations(sysu_root / "exp/rand_perm_cam.mat", SYSU.cameras_of())
     for (camera, identity), instances in permutations.items():
         images = list((sysu_root / f"cam{camera}" / f"{identity:04d}").glob("*.jpg"))
         assert instances.shape == (10, len(images))
@@ -195,40 +209,6 @@ def test_harmless_spelling_of_identity_lists(sysu):
     path = sysu / "exp/test_id.txt"
     path.write_bytes(b"\xef\xbb\xbf " + path.read_bytes().strip().replace(b",", b", ") + b",\r\n\r\n")
     assert SYSU(sysu, "test").samples == expected
-
-
-def cells(*entries) -> np.ndarray:
-    cell = np.empty((len(entries), 1), dtype=object)
-    cell[:, 0] = entries
-    return cell
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"other": 1}, "no variable rand_perm_cam"),
-        ({"rand_perm_cam": np.zeros((6, 1))}, "(6, 1) cell"),
-        ({"rand_perm_cam": cells(*[np.zeros((10, 2))] * 6)}, "camera 1 should be a cell"),
-        (
-            {"rand_perm_cam": cells(*[cells(np.ones((9, 2)), np.ones((9, 1)))] * 6)},
-            "camera 1, identity 1 should be a (10",
-        ),
-        ({"rand_perm_cam": cells(*[cells(np.zeros((10, 2)), np.ones((10, 1)))] * 6)}, "not instances"),
-        ({"rand_perm_cam": cells(*[cells(np.full((10, 2), 1.5), np.ones((10, 1)))] * 6)}, "not instances"),
-    ],
-)
-def test_bad_permutations(tmp_path, content, words):
-    (tmp_path / "exp").mkdir()
-    savemat(tmp_path / "exp/rand_perm_cam.mat", content)
-    message = refused(read_permutations, tmp_path)
-    assert words in message
-    assert "rand_perm_cam.mat" in message
-
-
-def test_damaged_permutation_file(sysu):
-    path = sysu / "exp/rand_perm_cam.mat"
-    path.write_bytes(path.read_bytes()[:500])
-    assert "cannot be read as a MATLAB file" in refused(read_permutations, sysu)
 
 
 def test_regdb_index_line_without_its_image(regdb):

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +14,24 @@ import scipy.io
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_hostile_matlab import MATLAB_FORMS, rows
 
-from data.datasets.base import ReIDDataset
-from data.datasets.images import read_image
-from data.datasets.lists import inside_root, is_file, parse_identities, read_lines
-from data.datasets import RegDB, SYSU
-from data.unreadable import find_unreadable, leave_out
+from data.datasets import SYSU, RegDB
+from data.datasets.images import ImageFiles, read_image
+from data.datasets.lists import inside_root, is_file, read_identities
+from data.unreadable import find_unreadable
 from main import main
 from tests.helpers.fuzzing import SECONDS, outcome, why
 from tests.helpers.limits import within
+from tests.helpers.permutations import MATLAB_FORMS, rows
 from tests.helpers.runs import arguments, refused, run
+from tests.helpers.users import ordinary_user
 from utils.run.cli import run_program
-from utils.run.errors import UnreadableImage, UserError, UserErrors
-from utils.run.folder import discarded_without_model
+from utils.run.errors import UnreadableImage, UserError
+from utils.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 24)
-CAMERAS = SYSU.cameras
+CAMERAS = SYSU.cameras_of()
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -56,11 +55,8 @@ def test_identity_lists_give_numbers_or_say_why_not(scratch, text, encoding):
     path = scratch / "train_id.txt"
     path.write_bytes(text.encode(encoding, errors="replace"))
 
-    def parse() -> list[int]:
-        return parse_identities([word for line in read_lines(path, "x") for word in line.split(",")], path)
-
-    if outcome(parse) == "read":
-        found = parse()
+    if outcome(lambda: read_identities(path, "identities")) == "read":
+        found = read_identities(path, "identities")
         assert len(set(found)) == len(found)
         assert all(0 < identity < 10**9 for identity in found)
 
@@ -71,8 +67,7 @@ def test_identity_lists_are_read_as_they_are_meant(scratch, identities, data):
     zeros, ends = st.integers(0, 3), st.sampled_from([",", ", ", " ,", ",\r\n", "\n"])
     text = "".join("0" * data.draw(zeros) + f"{identity}" + data.draw(ends) for identity in identities)
     path.write_bytes(data.draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\r\n\r\n"])) + text.encode())
-    words = [word.strip() for line in read_lines(path, "x") for word in line.split(",")]
-    assert parse_identities([word for word in words if word], path) == identities
+    assert read_identities(path, "identities") == identities
 
 
 @given(text=AWKWARD)
@@ -117,19 +112,6 @@ def test_index_lists_give_samples_or_say_why_not(spoilt, regdb_root, lines):
 
 
 # --- what the system refuses ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Permissions do not hold for root: as nobody, where the tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -207,12 +189,12 @@ def put_second_name(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (put_file_for_folder, "is no folder"),
-        (put_folder_for_list, "is no file; it holds"),
+        (put_file_for_folder, "not a folder"),
+        (put_folder_for_list, "not a file; it holds"),
         (put_pipe_for_image, "no such image"),
         (put_broken_link, "no such image"),
         (put_circle, "symbolic link"),
-        (put_second_name, "are one instance; remove one"),
+        (put_second_name, "are the same instance; remove one"),
     ],
 )
 def test_what_stands_where_something_else_belongs(damage, words, sysu):
@@ -242,11 +224,11 @@ def test_everything_that_is_missing_is_found_at_once(sysu):
     shutil.rmtree(sysu / "cam6")
     (sysu / "exp/val_id.txt").unlink()
     (sysu / "exp/rand_perm_cam.mat").unlink()
-    with pytest.raises(UserErrors) as error:
+    with pytest.raises(UserError) as error:
         SYSU(sysu, "train")
-    found = [str(one) for one in error.value.errors]
+    found = error.value.messages
     assert len(found) == 4
-    assert str(error.value) == f"{found[0]} (and 3 more such findings; python -m tools.doctor lists them)"
+    assert str(error.value) == f"{found[0]} (and 3 more; python -m tools.doctor lists them)"
     for name in ("cam1", "cam6", "exp/val_id.txt", "exp/rand_perm_cam.mat"):
         assert sum(one.startswith(f"{sysu / name}: ") for one in found) == 1
 
@@ -291,14 +273,14 @@ def more_instances(root: Path) -> None:
     ("damage", "words"),
     [
         (lambda root: shutil.rmtree(root), "no such folder; set data_root"),
-        (put_file_for_folder, "is no folder"),
-        (put_folder_for_list, "is no file"),
+        (put_file_for_folder, "not a folder"),
+        (put_folder_for_list, "not a file"),
         (lambda root: (root / "exp/train_id.txt").write_text("1;2"), "is not an identity number"),
         (lambda root: (root / "exp/train_id.txt").write_text("9" * 5000), "is not an identity number"),
         (lambda root: (root / "exp/train_id.txt").write_bytes(b"\xff\xfe1\0"), "cannot be read as text"),
         (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(MATLAB_FORMS["plain"][:999]), "MATLAB"),
         (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(b""), "MATLAB"),
-        (more_instances, "no such image, though exp/rand_perm_cam.mat lists it"),
+        (more_instances, "no such image, but exp/rand_perm_cam.mat lists it"),
         (only_visible, "no query"),
         (never_indoors, "the gallery of indoor/1-shot, trial 1, has no image"),
     ],
@@ -350,7 +332,8 @@ def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / kept).write_text("")
-    with pytest.raises(error), discarded_without_model(folder):
+    run = RunFolder.create(folder, config="", command="", seed=0, device="")
+    with pytest.raises(error), run.removed_if_empty():
         raise error("x.jpg: cannot be decoded")
     assert folder.exists() == stays
 
@@ -381,33 +364,33 @@ def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_pat
     (regdb / broken[1]).write_bytes((regdb / broken[1]).read_bytes()[:100])
     after = run(tmp_path, *command)
     log = (after / "log.txt").read_text()
-    assert "left out, because they cannot be read: 2 images" in log
+    assert "left out because they cannot be read: 2 images" in log
     for path in broken:
         assert f"{regdb / path}: cannot be decoded" in log
-    assert f"RegDB train: {whole.num_identities} identities, {len(whole) - 2} images" in log
+    visible, infrared = (~whole.infrared).sum() - 2, whole.infrared.sum()
+    assert f"RegDB train: {whole.num_identities} identities, {visible} visible and {infrared} infrared" in log
     states = [torch.load(folder / "last.pth", weights_only=True) for folder in (before, after)]
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_what_is_left_out_changes_nothing_else(regdb):
     dataset = RegDB(regdb, "train")
-    samples = dataset.samples
     (regdb / dataset.paths[3]).write_bytes(b"")
-    reasons = find_unreadable(dataset, num_workers=0)
+    reasons = find_unreadable(dataset, SIZE, num_workers=0)
     assert list(reasons) == [3]
-    assert reasons == find_unreadable(dataset, num_workers=2)
-    leave_out(dataset, reasons)
-    assert dataset.samples == samples[:3] + samples[4:]
-    assert [len(values) for values in (dataset.paths, dataset.labels, dataset.infrared)] == [len(samples) - 1] * 3
-    assert dataset.labels.tolist() == [sample.label for sample in dataset.samples]
-    for position in (0, 3, len(dataset) - 1):
-        expected = read_image(regdb / dataset.samples[position].path, SIZE)
-        np.testing.assert_array_equal(dataset[position].images, expected)
+    assert reasons == find_unreadable(dataset, SIZE, num_workers=2)
+    rest = dataset.without(reasons)
+    assert rest.samples == dataset.samples[:3] + dataset.samples[4:]
+    assert [len(values) for values in (rest.paths, rest.labels, rest.infrared)] == [len(dataset) - 1] * 3
+    assert rest.labels.tolist() == [sample.label for sample in rest.samples]
+    for position in (0, 3, len(rest) - 1):
+        expected = read_image(regdb / rest.samples[position].path, SIZE)
+        np.testing.assert_array_equal(ImageFiles(rest, SIZE).take([position])[0], expected)
 
 
 @pytest.mark.parametrize("kind", ["", "visible ", "infrared "])
 def test_an_identity_must_keep_both_modalities(kind, regdb, tmp_path, capsys):
-    dataset: ReIDDataset = RegDB(regdb, "train")
+    dataset = RegDB(regdb, "train")
     identity = int(dataset.identities[0])
     for sample in dataset.samples:
         if sample.identity == identity and (not kind or (sample.camera == 3) == (kind == "infrared ")):
