@@ -255,15 +255,15 @@ def test_thermal_bodies_are_brighter_than_the_background():
     assert mean[24:60, 20:28].mean() > 2 * np.concatenate([mean[:8, :6], mean[:8, -6:]]).mean()
 
 
-def test_command_writes_a_set(tmp_path, monkeypatch, capsys):
+def test_command_writes_a_set(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    options = "--layout regdb --root set --identities 2 --images-per-camera 1 --size 48 24 --seed 1"
+    options = "--layout regdb --root set --identities 2 --images-per-camera 1 --size 48 24 --seed 1 --workers 2"
     monkeypatch.setattr(sys, "argv", ["make_synthetic", *options.split()])
     monkeypatch.delitem(sys.modules, "tools.make_synthetic")
     with pytest.raises(SystemExit) as end:
         runpy.run_module("tools.make_synthetic", run_name="__main__")
     assert end.value.code == 0
-    assert capsys.readouterr() == ("4 images in set\n", "")
+    assert capfd.readouterr() == ("4 images in set\n", ""), "workers end without a message"
     assert len(list((tmp_path / "set").rglob("*.bmp"))) == 4
 
 

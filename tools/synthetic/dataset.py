@@ -129,11 +129,15 @@ def _render_all(jobs: list[RenderJob], *, workers: int, progress: bool) -> None:
             for job in jobs:
                 bar.update(render_job(job))
             return
-        # workers ignore Ctrl-C: the main process gets it too, and ends them
-        ignore = (signal.SIGINT, signal.SIG_IGN)
-        with multiprocessing.Pool(workers, initializer=signal.signal, initargs=ignore) as pool:
+        with multiprocessing.Pool(workers, initializer=_start_worker) as pool:
             for images in pool.imap_unordered(render_job, jobs, chunksize=4):
                 bar.update(images)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the main process, too, which ends its workers by SIGTERM; they have nothing to say about it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
