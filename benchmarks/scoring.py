@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.loops import loop_metrics, loop_mser
 from benchmarks.made_features import regdb, sysu
 from benchmarks.timing import at_least_one, json_file, measure, peak_memory, prepare, write_report
-from configs.default import dataset_cfg
+from data.datasets import DATASETS
 from engine.device import describe_device
 from utils.features import SPECTRA, Features
 from utils.metrics import retrieval_metrics
@@ -28,8 +28,8 @@ SETTING = "all/1-shot"
 
 
 def published(dataset: str) -> MSER:
-    cfg = dataset_cfg[dataset]
-    return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda)
+    defaults = DATASETS[dataset].defaults
+    return MSER(defaults["mser_k1"], defaults["mser_k2"], defaults["mser_lambda"])
 
 
 def whole_tests(device: torch.device, repeats: int) -> list[dict[str, object]]:
