@@ -52,7 +52,7 @@ def test_embeddings_agree_with_the_cpu():
 
 def test_a_step_never_waits_for_the_device():
     training = on_gpu(dtype=torch.float16)
-    assert training.criterion.retrieval.backend == "auto"
+    assert training.criterion.losses["loss_cmr"].backend == "auto"
     step, batches = build_step(training), list(training.loader)
     step(batches[0])
     hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
