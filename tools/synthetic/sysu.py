@@ -53,7 +53,7 @@ class SYSU(Layout):
         if permutation is not None:
             if (identities, images_per_camera, test_identities) != (None, None, None):
                 raise UserError("a permutation file sets the numbers of identities and images: give either it or them")
-            self.counts = read_permutation(permutation)
+            self.counts = _read_counts(permutation)
             self.splits = _read_splits(permutation.parent, self.counts, seed)
             return
         identities = DEFAULT_IDENTITIES if identities is None else identities
@@ -127,7 +127,7 @@ def _sample_permutations(counts: Counts, seed: int) -> np.ndarray:
     return cells
 
 
-def read_permutation(path: Path) -> Counts:
+def _read_counts(path: Path) -> Counts:
     """Numbers of images in a ``rand_perm_cam.mat``.
 
     Raises a UserError where the file is missing or not of the published form.
