@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from data.augment import BatchAugment
-from data.hue import hue_tables
 from data.transfer import send
 from engine.device import place
 from engine.precision import TorchPrecision, inference_dtype
@@ -55,7 +54,6 @@ def test_a_step_never_waits_for_the_device():
     assert training.criterion.losses["loss_cmr"].backend == "auto"
     step, batches = build_step(training), list(training.loader)
     step(batches[0])
-    hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
