@@ -11,7 +11,7 @@ from torch import Tensor
 
 from utils.features import CPU, SPECTRA, Features
 from utils.metrics import Metrics, retrieval_metrics
-from utils.rerank import MSER, QueryReranker, rerank_all
+from utils.rerank import MSER, Reranker
 from utils.results import SettingResult, TrialScore
 from utils.run.errors import UserError
 
@@ -113,14 +113,13 @@ def _plain(features: Features, search: Search, device: torch.device) -> dict[str
 
 
 def _reranked(features: Features, search: Search, mser: MSER, device: torch.device) -> dict[str, SettingResult]:
-    query = features.normalised(SPECTRA[:1], search.query, device)
-    pool = features.normalised(SPECTRA, search.pool, device)
-    scorer = _Scorer(features, search, device)
-    if search.neighbours == "queries":
-        return scorer.results(QueryReranker(query, pool, mser).distance)
-    # all rows are neighbours of each other, so the gallery can only be the whole pool
-    forward, backward = rerank_all(query, pool, mser)
-    return scorer.results(lambda columns: forward.index_select(1, columns), lambda: backward)
+    reranker = Reranker(
+        features.normalised(SPECTRA[:1], search.query, device),
+        features.normalised(SPECTRA, search.pool, device),
+        mser,
+        neighbours=search.neighbours,
+    )
+    return _Scorer(features, search, device).results(reranker.distance, reranker.reverse_distance)
 
 
 class _Scorer:

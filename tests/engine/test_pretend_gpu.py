@@ -18,7 +18,7 @@ from engine.trainer import build_trainer
 from losses.criterion import Criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
 from utils.protocols import score
-from utils.rerank import QueryReranker
+from utils.rerank import Reranker
 
 
 def test_devices_are_not_mixed():
@@ -78,14 +78,14 @@ def test_scoring_goes_on_on_the_cpu_where_memory_is_short(sysu_case, monkeypatch
     features, search, mser = sysu_case
     search = search.only(["indoor/1-shot"])
     expected = score(features, search, mser=mser)
-    distance = QueryReranker.distance
+    distance = Reranker.distance
 
     def short_of_memory(self, columns):
         if columns.device == DEVICE:
             raise torch.OutOfMemoryError
         return distance(self, columns)
 
-    monkeypatch.setattr(QueryReranker, "distance", short_of_memory)
+    monkeypatch.setattr(Reranker, "distance", short_of_memory)
     with PretendGPU(), caplog.at_level(logging.WARNING):
         assert score(features, search, mser=mser, device=DEVICE) == expected
     assert "too little memory" in caplog.text
