@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from data.augment import BatchAugment
-from data.transfer import send
 from engine.device import place
 from engine.precision import TorchPrecision, inference_dtype
 from engine.step import build_step
