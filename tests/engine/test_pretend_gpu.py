@@ -12,7 +12,7 @@ from data.augment import BatchAugment, normalise
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.step import build_step
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
 from tests.helpers.training import make_training
 from utils.protocols import score
@@ -121,7 +121,7 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         assert gpu.waits
 
     training, progress = make_training(), Progress()
-    training.criterion = Criterion(soft_rank="builtin")
+    training.criterion = mcja_criterion("builtin")
     step = build_step(training)
     for batch in training.loader:
         progress.add(step(batch))

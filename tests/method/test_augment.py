@@ -201,7 +201,7 @@ def test_draws_continue_from_a_saved_state():
     assert all(torch.equal(vars(found)[name], value) for name, value in vars(expected).items())
 
 
-# --- distributions of what is drawn ----------------------------------------------------------------------------------
+# --- distributions of what is drawn ---------------------------------------------------------------------------------
 
 DRAWS = 40_000
 
