@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.datasets.base import Batch, ReIDDataset
 from data.samplers import EpochSampler
 from utils.run.errors import LoaderDied
-from utils.run.interruption import leave_signals_to_the_main_process
+from utils.run.interruption import ignore_signals_in_worker
 
 
 class DirectLoader:
@@ -41,7 +41,7 @@ class ProcessLoader(DataLoader):
             dataset,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=ignore_signals_in_worker,
             # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
             generator=torch.Generator(),
             **options,
