@@ -10,19 +10,20 @@ from unittest.mock import patch
 
 
 class FaultyFiles:
-    """Counts file operations in ``done`` and calls ``fault`` at number ``at``; with ``at`` 0 it only counts."""
+    """Records the names of file operations in ``done`` and calls ``fault`` at number ``at``, counted from 1."""
 
     def __init__(self, at: int, fault: Callable[[], None]):
-        self.at, self.fault, self.done = at, fault, 0
+        self.at, self.fault = at, fault
+        self.done: list[str] = []
 
-    def count(self) -> bool:
-        """Count an operation; whether it is the one that fails."""
-        self.done += 1
-        return self.done == self.at
+    def fails_now(self, name: str) -> bool:
+        """Record an operation; whether it is the one that fails."""
+        self.done.append(name)
+        return len(self.done) == self.at
 
-    def counted(self, operation: Callable) -> Callable:
+    def wrap(self, name: str, operation: Callable) -> Callable:
         def call(*arguments, **options):
-            if self.count():
+            if self.fails_now(name):
                 self.fault()
             return operation(*arguments, **options)
 
@@ -37,7 +38,7 @@ class _File:
 
     def write(self, data) -> int:
         data = bytes(data)
-        if self.faults.count():
+        if self.faults.fails_now("write"):
             self.raw.write(data[: len(data) // 2])
             self.faults.fault()
         return self.raw.write(data)
@@ -54,10 +55,13 @@ class _File:
 
 @contextmanager
 def faulty_files(at: int, fault: Callable[[], None]) -> Iterator[FaultyFiles]:
-    """Inside this context, opening for writing, writes, flushes, renames and removals go through ``FaultyFiles``."""
+    """Inside this context, ``FaultyFiles`` sees each opening for writing, write, flush, rename and removal.
+
+    With ``at`` 0 none of them fails.
+    """
     faults = FaultyFiles(at, fault)
     original_open = Path.open
-    open_for_writing = faults.counted(lambda path: _File(faults, original_open(path, "wb", buffering=0)))
+    open_for_writing = faults.wrap("open", lambda path: _File(faults, original_open(path, "wb", buffering=0)))
 
     def opened(path: Path, mode: str = "r", *arguments, **options):
         return open_for_writing(path) if mode == "wb" else original_open(path, mode, *arguments, **options)
@@ -65,13 +69,13 @@ def faulty_files(at: int, fault: Callable[[], None]) -> Iterator[FaultyFiles]:
     with ExitStack() as patches:
         patches.enter_context(patch.object(Path, "open", opened))
         for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
-            patches.enter_context(patch.object(owner, name, faults.counted(getattr(owner, name))))
+            patches.enter_context(patch.object(owner, name, faults.wrap(name, getattr(owner, name))))
         yield faults
 
 
-def full() -> None:
+def fill_disk() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def kill() -> None:
+def kill_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
