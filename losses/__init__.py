@@ -3,10 +3,10 @@
 import torch
 from yacs.config import CfgNode
 
-from losses.criterion import Criterion
+from losses.criterion import LOSSES, Criterion
 from losses.soft_rank import resolve_backend
 
-__all__ = ["build_criterion"]
+__all__ = ["LOSSES", "build_criterion"]
 
 
 def build_criterion(cfg: CfgNode, device: torch.device) -> Criterion:

@@ -225,3 +225,16 @@ def _all_the_same(features: Tensor) -> bool:
 def _mean(values: Tensor) -> Tensor:
     """(S, n, m) -> (n, m), without a copy where there is one spectrum."""
     return values[0] if len(values) == 1 else values.mean(dim=0)
+
+
+class Reranker:
+    """temporary"""
+
+    def __init__(self, query, pool, mser, *, neighbours):
+        if neighbours == "queries":
+            self.distance = QueryReranker(query, pool, mser).distance
+            self.reverse_distance = None
+        else:
+            forward, backward = rerank_all(query, pool, mser)
+            self.distance = lambda columns: forward.index_select(1, columns)
+            self.reverse_distance = lambda: backward

@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from test_continuation import assert_same, results, rows, score_of
-from test_trainer import make_schedule, make_training
 
 from engine.state import PATTERN
 from engine.trainer import train
 from main import main
 from tests.helpers.faulty_files import faulty_files, fill_disk, kill_process
-from tests.helpers.runs import arguments
+from tests.helpers.runs import arguments, results
+from tests.helpers.training import assert_same, make_schedule, make_training, rows, score_of
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 from utils.run.files import write_text
@@ -60,48 +59,39 @@ def test_a_failed_write_leaves_the_old_file_or_the_new_one(tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
-class Trained(NamedTuple):
-    """A training that nothing happened to."""
-
-    training: object
-    folder: Path
-    best: int
-    operations: list[str]  # on files
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Trained:
-    folder, training = tmp_path_factory.mktemp("trained"), make_training()
+def operations(tmp_path_factory) -> int:
+    """How many file operations a training does."""
+    folder = tmp_path_factory.mktemp("counted")
     with faulty_files(0, fill_disk) as faults:
-        best = train(training, make_schedule(evaluate=score_of), folder)
-    return Trained(training, folder, best, faults.done)
+        train(make_training(), make_schedule(evaluate=score_of), folder)
+    return len(faults.done)
 
 
-def fail_and_continue(at: int, trained: Trained, folder: Path) -> None:
+def fail_and_continue(at: int, uninterrupted, folder: Path) -> None:
     """Train with a disk that is full at operation ``at``, check the files, then continue to the end."""
+    expected, expected_folder, best, _ = uninterrupted
     schedule = make_schedule(evaluate=score_of)
     with faulty_files(at, fill_disk), pytest.raises((UserError, OSError), match="No space left"):
         train(make_training(), schedule, folder)
     assert_whole_files(folder)
     training = make_training()
-    assert train(training, schedule, folder, continued=any(folder.glob(PATTERN))) == trained.best
-    assert_same(training, trained.training, folder, trained.folder)
+    assert train(training, schedule, folder) == best
+    assert_same(training, expected, folder, expected_folder)
 
 
-@pytest.mark.parametrize("share", [0, 0.25, 0.5, 0.75, 0.98])
-def test_a_full_disk_leaves_whole_files(share, trained, tmp_path):
-    fail_and_continue(1 + round(share * (len(trained.operations) - 1)), trained, tmp_path)
+@pytest.mark.parametrize("share", [0, 0.25, 0.5, 0.75, 1])
+def test_a_full_disk_leaves_whole_files(share, operations, uninterrupted, tmp_path):
+    fail_and_continue(1 + round(share * (operations - 1)), uninterrupted, tmp_path)
 
 
 @pytest.mark.faults
-def test_a_full_disk_at_every_kind_of_operation(trained, tmp_path, tally):
-    """All operations but writes, of which there are many within each file, and every seventh write."""
-    cases = [at for at, name in enumerate(trained.operations, start=1) if name != "write" or at % 7 == 0]
-    for at in cases:
+def test_a_full_disk_at_every_operation(operations, uninterrupted, tmp_path, tally):
+    for at in range(1, operations + 1):
         folder = tmp_path / str(at)
         folder.mkdir()
-        fail_and_continue(at, trained, folder)
-    tally(len(cases), "file operations of a training at which the disk was full")
+        fail_and_continue(at, uninterrupted, folder)
+    tally(operations, "file operations of a training at which the disk was full")
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -151,22 +141,22 @@ def wait_for(name: str, tmp_path: Path, run: Process) -> Path:
     return found[0].parent
 
 
-class WholeRun(NamedTuple):
-    """A run that nothing happened to."""
+class ChildRun(NamedTuple):
+    """A run in a child process that was never stopped."""
 
     folder: Path
     seconds: float  # since its folder was made
 
 
 @pytest.fixture(scope="module")
-def whole_run(regdb_root, tmp_path_factory) -> WholeRun:
+def child_run(regdb_root, tmp_path_factory) -> ChildRun:
     tmp_path = tmp_path_factory.mktemp("whole")
     run = start(arguments(tmp_path, "regdb", regdb_root))
     folder = wait_for(CONFIG, tmp_path, run)
     started = time.monotonic()
     code, printed = run.finish()
     assert code == 0, printed
-    return WholeRun(folder, time.monotonic() - started)
+    return ChildRun(folder, time.monotonic() - started)
 
 
 def assert_equal_runs(folder: Path, expected: Path) -> None:
@@ -178,38 +168,38 @@ def assert_equal_runs(folder: Path, expected: Path) -> None:
     assert not list(folder.glob(".*.partial"))
 
 
-def kill_and_continue(run: Process, folder: Path, whole_run: WholeRun) -> None:
+def kill_and_continue(run: Process, folder: Path, child_run: ChildRun) -> None:
     run.process.kill()
     run.finish()
     assert_whole_files(folder)
     code, printed = start_continued(folder).finish()
     assert code == 0, printed
-    assert_equal_runs(folder, whole_run.folder)
+    assert_equal_runs(folder, child_run.folder)
 
 
-def test_a_killed_run_continues(whole_run, regdb_root, tmp_path):
+def test_a_killed_run_continues(child_run, regdb_root, tmp_path):
     run = start(arguments(tmp_path, "regdb", regdb_root))
-    kill_and_continue(run, wait_for("epoch_001.pth", tmp_path, run), whole_run)
+    kill_and_continue(run, wait_for("epoch_001.pth", tmp_path, run), child_run)
 
 
 @pytest.mark.faults
-def test_runs_killed_at_random_moments_continue(whole_run, regdb_root, tmp_path, tally):
+def test_runs_killed_at_random_moments_continue(child_run, regdb_root, tmp_path, tally):
     draw = random.Random(1)
     for number in range(KILLS):
         path = tmp_path / str(number)
         path.mkdir()
         run = start(arguments(path, "regdb", regdb_root, num_workers=str(number % 2)))
         folder = wait_for(CONFIG, path, run)
-        time.sleep(draw.uniform(0, whole_run.seconds))
-        kill_and_continue(run, folder, whole_run)
+        time.sleep(draw.uniform(0, child_run.seconds))
+        kill_and_continue(run, folder, child_run)
     tally(KILLS, "runs killed at random moments and continued to the same weights and results")
 
 
 @pytest.mark.faults
-def test_a_run_killed_again_and_again_continues(whole_run, regdb_root, tmp_path, tally):
+def test_a_run_killed_again_and_again_continues(child_run, regdb_root, tmp_path, tally):
     """It is killed at a random file operation, often within a write, each time it continues."""
     draw = random.Random(2)
-    run = start(arguments(tmp_path, "regdb", regdb_root), kill_at=200)
+    run = start(arguments(tmp_path, "regdb", regdb_root), kill_at=20)
     folder = wait_for(CONFIG, tmp_path, run)
     kills = 0
     while (ended := run.finish())[0] != 0:
@@ -217,15 +207,15 @@ def test_a_run_killed_again_and_again_continues(whole_run, regdb_root, tmp_path,
         kills += 1
         assert kills < 100, "the run makes no progress"
         assert_whole_files(folder)
-        # an epoch has about 2000 operations: later processes get further
-        run = start_continued(folder, kill_at=draw.randrange(1, 2000 + 400 * kills))
+        # an epoch has about 25 operations: later processes get further
+        run = start_continued(folder, kill_at=draw.randrange(1, 40 + 5 * kills))
     assert kills >= 5
-    assert_equal_runs(folder, whole_run.folder)
+    assert_equal_runs(folder, child_run.folder)
     tally(kills, "kills of one run at file operations, with the same weights and results in the end")
 
 
 @pytest.mark.parametrize(("number", "expected_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_to_a_process_and_its_loaders(number, expected_code, whole_run, regdb_root, tmp_path):
+def test_signals_to_a_process_and_its_loaders(number, expected_code, child_run, regdb_root, tmp_path):
     """Terminals and job schedulers send signals to all processes of a run."""
     run = start(arguments(tmp_path, "regdb", regdb_root, num_workers="1"))
     folder = wait_for(PATTERN, tmp_path, run)  # training begins
@@ -233,11 +223,11 @@ def test_signals_to_a_process_and_its_loaders(number, expected_code, whole_run, 
         os.kill(pid, number)
     code, printed = run.finish(30)
     assert code == expected_code, printed
-    assert f"stopped by {number.name}; go on with: python main.py --continue {folder}" in printed
+    assert f"stopped by {number.name}; continue with: python main.py --continue {folder}" in printed
     assert "Traceback" not in printed
     code, printed = start_continued(folder).finish()
     assert code == 0, printed
-    assert_equal_runs(folder, whole_run.folder)
+    assert_equal_runs(folder, child_run.folder)
 
 
 def children(pid: int) -> list[int]:

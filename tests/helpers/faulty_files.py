@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from unittest.mock import patch
 
 
@@ -31,26 +32,26 @@ class FaultyFiles:
 
 
 class _File:
-    """An unbuffered file; a write that fails has written the first half of its data."""
+    """An open file that flushes each write. A write that fails has written the first half of its data."""
 
-    def __init__(self, faults: FaultyFiles, raw):
-        self.faults, self.raw = faults, raw
+    def __init__(self, faults: FaultyFiles, file: BinaryIO):
+        self.faults, self.file = faults, file
 
-    def write(self, data) -> int:
-        data = bytes(data)
-        if self.faults.fails_now("write"):
-            self.raw.write(data[: len(data) // 2])
+    def write(self, data) -> None:
+        fails = self.faults.fails_now("write")
+        self.file.write(data[: len(data) // 2] if fails else data)
+        self.file.flush()
+        if fails:
             self.faults.fault()
-        return self.raw.write(data)
 
     def __getattr__(self, name: str):
-        return getattr(self.raw, name)
+        return getattr(self.file, name)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
-        self.raw.close()
+        self.file.close()
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def faulty_files(at: int, fault: Callable[[], None]) -> Iterator[FaultyFiles]:
     """
     faults = FaultyFiles(at, fault)
     original_open = Path.open
-    open_for_writing = faults.wrap("open", lambda path: _File(faults, original_open(path, "wb", buffering=0)))
+    open_for_writing = faults.wrap("open", lambda path: _File(faults, original_open(path, "wb")))
 
     def opened(path: Path, mode: str = "r", *arguments, **options):
         return open_for_writing(path) if mode == "wb" else original_open(path, mode, *arguments, **options)

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 
 from data.datasets.matlab import read_variable
-from data.datasets.permutations import read_permutation_file
+from data.datasets.permutations import read_permutations as read_permutation_file
 
 from .scenes import INFRARED, VISIBLE
 
