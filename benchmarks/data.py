@@ -1,8 +1,7 @@
 """Speed of loading and of augmentation: ``python -m benchmarks.data [--gpu 0] [--json FILE]``.
 
-Loading is measured in batches of 128, in one process, against the yardstick of a loader that does everything image by
-image with PIL and torchvision, as the released code does. Augmentation alone is measured on the CPU, on decoded images,
-against the same augmentations image by image.
+The baseline treats image after image with PIL and torchvision, as the released code does. Loading is measured in one
+process, in batches of 128. Augmentation alone is measured on the CPU, on decoded images.
 """
 
 import sys
@@ -30,8 +29,9 @@ from data.augment import (
     Parameters,
     augment,
 )
-from data.cache import cached_source
+from data.cache import device_source, disk_source
 from data.datasets.base import ReIDDataset, Sample
+from data.datasets.images import ImageFiles, ImageSource
 from data.loaders import ordered_loader
 from data.transfer import send
 from utils.run.cli import Parser, run_program
@@ -42,18 +42,23 @@ BATCH = 128
 PADDING = 10
 
 
-class MadeFolder(ReIDDataset):
-    """The JPEG files of one folder, every other one infrared."""
+class SyntheticFolder(ReIDDataset):
+    """The JPEG files of one folder, every second one infrared."""
 
-    name = "made"
-    cameras = (1, 3)
+    name = "synthetic"
+    visible_cameras, infrared_cameras = (1,), (3,)
 
     def list_samples(self) -> list[Sample]:
-        return [Sample(path.name, 1, 1 + 2 * (i % 2), 0) for i, path in enumerate(sorted(self.root.glob("*.jpg")))]
+        paths = sorted(self.root.glob("*.jpg"))
+        return [Sample(path.name, identity=1, camera=1 + 2 * (i % 2), label=0) for i, path in enumerate(paths)]
+
+    @classmethod
+    def protocol(cls, *_) -> tuple:
+        return ()
 
 
 def make_images(folder: Path, count: int, seed: int) -> None:
-    """Smooth coloured noise with some grain, which compresses about as a photograph does."""
+    """Write smooth coloured noise with some grain; as JPEG it is about as large as a photograph."""
     random = np.random.default_rng(seed)
     for i in range(count):
         height, width = SOURCE_SIZES[i % len(SOURCE_SIZES)]
@@ -64,8 +69,9 @@ def make_images(folder: Path, count: int, seed: int) -> None:
 
 
 def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
-    """What ``augment`` does to one image, by PIL and torchvision: with the i-th parameters, to a normalised tensor."""
-    kind, (background, foreground) = int(p.colour[i]), p.channels[i].tolist()
+    """Augment one image with PIL and torchvision: with the i-th parameters, to a normalised tensor (3, H, W)."""
+    kind, background, foreground = int(p.colour[i]), int(p.background[i]), int(p.foreground[i])
+    size = image.height, image.width
     if kind == HUE:
         image = functional.adjust_hue(image, float(p.hue[i]))
     elif kind == GRAYSCALE:
@@ -83,14 +89,14 @@ def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
         image = functional.hflip(image)
     down, right = p.shift[i].tolist()
     image = functional.pad(image, PADDING, fill=(PADDING_VALUE,) * 3)
-    image = functional.crop(image, PADDING + down, PADDING + right, *SIZE)
+    image = functional.crop(image, PADDING + down, PADDING + right, *size)
     tensor = functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD, inplace=True)
     top, left, height, width = p.erase_box[i].tolist()
     return functional.erase(tensor, top, left, height, width, torch.tensor(0.0), inplace=True)
 
 
 def load_one_by_one(dataset: ReIDDataset, parameters: Parameters) -> None:
-    """The yardstick: open, resize, augment, one image after the other, stacked to batches."""
+    """The baseline: decode, resize and augment image after image, and stack them to batches."""
     for start in range(0, len(dataset), BATCH):
         tensors = []
         for row, path in enumerate(dataset.paths[start : start + BATCH]):
@@ -100,16 +106,18 @@ def load_one_by_one(dataset: ReIDDataset, parameters: Parameters) -> None:
         torch.stack(tensors)
 
 
-def load_batches(dataset: ReIDDataset, finish: Callable[[Tensor], object] | None = None) -> None:
-    """All images in order; ``finish`` stands for what is done to each batch."""
-    loader = ordered_loader(dataset, list(range(len(dataset))), batch_size=BATCH, num_workers=0, pin_memory=False)
+def load_batches(
+    dataset: ReIDDataset, source: ImageSource, finish: Callable[[Tensor], object] = lambda images: None
+) -> None:
+    """Load all images in order, and call ``finish`` with each batch."""
+    positions = list(range(len(dataset)))
+    loader = ordered_loader(dataset, source, positions, batch_size=BATCH, num_workers=0, pin_memory=False)
     for batch in loader:
-        if finish:
-            finish(batch.images)
+        finish(batch.images)
 
 
-def compare(what: str, yardstick: str, timings: dict[str, Timing], images: int) -> list[dict[str, object]]:
-    """One row per way, with its speed as a multiple of the yardstick's."""
+def compare(what: str, baseline: str, timings: dict[str, Timing], images: int) -> list[dict[str, object]]:
+    """One row for each way, with its speed as a multiple of the baseline's."""
     return [
         {
             "what": what,
@@ -117,26 +125,28 @@ def compare(what: str, yardstick: str, timings: dict[str, Timing], images: int) 
             "images/s": images / timing.median,
             "ms/image": timing.median / images * 1000,
             "best ms/image": timing.minimum / images * 1000,
-            "times": f"{timings[yardstick].median / timing.median:.2f} x {yardstick}",
+            "times": f"{timings[baseline].median / timing.median:.2f} x {baseline}",
         }
         for way, timing in timings.items()
     ]
 
 
-def measure_loading(folder: Path, parameters: Parameters, device: torch.device, repeats: int) -> dict[str, Timing]:
+def measure_loading(
+    dataset: ReIDDataset, parameters: Parameters, device: torch.device, repeats: int
+) -> dict[str, Timing]:
     def finish(images: Tensor) -> Tensor:
         return augment(send(images, device), parameters)
 
-    ways: dict[str, Callable[[], None]] = {
-        "one by one, augmented": partial(load_one_by_one, MadeFolder(folder, "train", SIZE), parameters)
+    folder = dataset.root / "cache"
+    sources: dict[str, ImageSource] = {
+        "decode": ImageFiles(dataset, SIZE),
+        "cache disk": disk_source(dataset, SIZE, folder, num_workers=0),
+        "cache device": device_source(dataset, SIZE, folder, device, num_workers=0),
     }
-    for kind in ("decode", "disk", "memory", "device"):
-        dataset = MadeFolder(folder, "train", SIZE)
-        if kind != "decode":
-            options = {"folder": folder / "cache", "device": device, "num_workers": 0}
-            dataset.source = cached_source(dataset, kind, **options)
-        ways[kind] = partial(load_batches, dataset)
-        ways[f"{kind}, augmented"] = partial(load_batches, dataset, finish)
+    ways = {"one by one, augmented": partial(load_one_by_one, dataset, parameters)}
+    for name, source in sources.items():
+        ways[name] = partial(load_batches, dataset, source)
+        ways[f"{name}, augmented"] = partial(load_batches, dataset, source, finish)
     return {way: measure(function, repeats=repeats) for way, function in ways.items()}
 
 
@@ -146,20 +156,14 @@ def measure_augmentation(images: Tensor, parameters: Parameters, repeats: int) -
         "one by one": lambda: torch.stack([augment_one(image, parameters, i) for i, image in enumerate(decoded)]),
         "BatchAugment": lambda: augment(images, parameters),
     }
-    difference = (ways["one by one"]() - ways["BatchAugment"]()).abs()
-    # a product that falls on a whole grey level may be truncated either way
-    assert difference.max() < 1.01 / 255 / min(IMAGENET_STD), "the two ways do not do the same"
-    timings = {way: measure(function, repeats=repeats) for way, function in ways.items()}
-    with one_thread():  # as many as the yardstick uses
-        timings["BatchAugment, one thread"] = measure(ways["BatchAugment"], repeats=repeats)
-    return timings
+    return {way: measure(function, repeats=repeats) for way, function in ways.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", default="auto", help="where batches are augmented, and the cache of the device is")
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="where the report is written to")
-    parser.add_argument("--images", type=at_least_one, default=256, help="how many are made and loaded")
+    parser.add_argument("--gpu", default="auto", help="where batches are augmented and `cache device` keeps the images")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the report here")
+    parser.add_argument("--images", type=at_least_one, default=256, help="how many images are loaded")
     parser.add_argument("--repeats", type=at_least_one, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -169,11 +173,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder, arguments.images // BATCH * BATCH or BATCH, arguments.seed)
-        loading = measure_loading(folder, parameters, device, arguments.repeats)
-        dataset = MadeFolder(folder, "train", SIZE)
-        augmentation = measure_augmentation(dataset.source.take(range(BATCH)), parameters, arguments.repeats)
-        count = len(dataset)
-    rows = [*compare("loading", "decode", loading, count), *compare("augmenting", "one by one", augmentation, BATCH)]
+        dataset = SyntheticFolder(folder, "train")
+        loading = measure_loading(dataset, parameters, device, arguments.repeats)
+        images = ImageFiles(dataset, SIZE).take(range(BATCH))
+    augmenting = measure_augmentation(images, parameters, arguments.repeats)
+    with one_thread():
+        augmenting_alone = measure_augmentation(images, parameters, arguments.repeats)
+    count = len(dataset)
+    rows = [
+        *compare("loading", "decode", loading, count),
+        *compare("augmenting", "one by one", augmenting, BATCH),
+        *compare("augmenting, one thread", "one by one", augmenting_alone, BATCH),
+    ]
     write_report(arguments.json, "data", rows, seed=arguments.seed, images=count, size=SIZE, batch=BATCH)
     return 0
 

@@ -1,7 +1,7 @@
 """Time and memory of scoring: ``python -m benchmarks.scoring [--gpu 0] [--json FILE]``.
 
 The whole SYSU-MM01 test (8 settings, 10 trials, 4 spectra) and both directions of RegDB at their published sizes on
-made-up features of 2,048 dimensions; one trial against loops in NumPy; and the growth with the gallery's size.
+synthetic features of 2,048 dimensions; one trial against plain loops in NumPy; and time and memory by gallery size.
 """
 
 import sys
@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 
 from benchmarks.loops import loop_metrics, loop_mser
-from benchmarks.made_features import regdb, sysu
+from benchmarks.synthetic_features import regdb, sysu
 from benchmarks.timing import at_least_one, json_file, measure, peak_memory, prepare, write_report
-from configs.default import dataset_cfg
+from data.datasets import DATASETS
 from engine.device import describe_device
 from utils.features import SPECTRA, Features
 from utils.metrics import retrieval_metrics
 from utils.protocols import Search, regdb_search, score, sysu_search
-from utils.rerank import MSER, QueryReranker, mser_distance
+from utils.rerank import MSER, Reranker, mser_distance
 from utils.results import Results
 from utils.run.cli import Parser, run_program
 
-SIZES = (0.5, 1, 2, 4)  # of the gallery pool, times the published one
+SIZES = (0.5, 1, 2, 4)  # of the gallery pool, relative to the published size
 SETTING = "all/1-shot"
 
 
 def published(dataset: str) -> MSER:
-    cfg = dataset_cfg[dataset]
-    return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda)
+    defaults = DATASETS[dataset].defaults
+    return MSER(defaults["mser_k1"], defaults["mser_k2"], defaults["mser_lambda"])
 
 
 def whole_tests(device: torch.device, repeats: int) -> list[dict[str, object]]:
@@ -52,53 +52,52 @@ def whole_test(
         return score(features, search, mser=mser, device=device)
 
     timing = measure(work, repeats=repeats, warmup=1)
-    found = {"what": what, "seconds": timing.median, "gigabytes": peak_memory(work, device)}
+    result: dict[str, object] = {"what": what, "seconds": timing.median, "gigabytes": peak_memory(work, device)}
     if device.type == "cuda":
-        found["points from the CPU's"] = farthest(work(), score(features, search, mser=mser))
-    return found
+        result["difference from the CPU (points)"] = largest_difference(work(), score(features, search, mser=mser))
+    return result
 
 
-def farthest(found: Results, expected: Results) -> float:
-    """Largest difference of any figure of any trial, in points."""
+def largest_difference(found: Results, expected: Results) -> float:
+    """Largest difference of any metric in any trial, in percentage points."""
     return max(float(np.abs(np.subtract(found[name].trials, expected[name].trials)).max()) for name in expected)
 
 
 def against_loops(device: torch.device) -> list[dict[str, object]]:
-    """One single-shot trial, ours and as loops; the loops once, because they take long."""
+    """One single-shot trial, against plain loops; the loops run once because they are slow."""
     features, permutations = sysu()
     search = sysu_search(features, permutations)
     columns = search.galleries[SETTING][0]
     gallery = search.pool[columns]
     query = features.normalised(SPECTRA[:1], search.query, device)
     spectra = features.normalised(SPECTRA, gallery, device)
-    labels = (features.identities[search.query], search.query_places)
-    labels += (features.identities[gallery], search.pool_places[columns])
+    query_labels = features.identities[search.query], search.query_places
+    gallery_labels = features.identities[gallery], search.pool_places[columns]
     mser = published("sysu")
 
-    fast = measure(lambda: mser_distance(query, spectra, **mser._asdict(), neighbours="queries"), repeats=3, warmup=1)
-    arrays = query[0].cpu().numpy(), spectra.cpu().numpy()
+    def rerank() -> Tensor:
+        return mser_distance(query, spectra, **mser._asdict(), neighbours="queries")
+
+    fast = measure(rerank, repeats=3, warmup=1)
     start = time.perf_counter()
-    expected = loop_mser(*arrays, *mser)
-    loop = time.perf_counter() - start
-    distance = mser_distance(query, spectra, **mser._asdict(), neighbours="queries")
+    expected = loop_mser(query.cpu().numpy(), spectra.cpu().numpy(), *mser, "queries")
+    mser_row = row("MSER, one single-shot trial", fast.median, time.perf_counter() - start)
+    distance = rerank()
     found = distance.cpu().numpy()
-    rows = [
-        row("MSER, one single-shot trial", fast.median, loop)
-        | {"largest difference": float(abs(found - expected).max())}
-    ]
+    mser_row["largest difference"] = float(abs(found - expected).max())
 
-    fast = measure(lambda: retrieval_metrics(distance, *labels), repeats=5, warmup=1)
+    fast = measure(lambda: retrieval_metrics(distance, *query_labels, *gallery_labels), repeats=5, warmup=1)
     start = time.perf_counter()
-    loop_metrics(found, *labels)
-    return [*rows, row("metrics, one single-shot trial", fast.median, time.perf_counter() - start)]
+    loop_metrics(found, *query_labels, *gallery_labels)
+    return [mser_row, row("metrics, one single-shot trial", fast.median, time.perf_counter() - start)]
 
 
-def row(what: str, seconds: float, yardstick: float) -> dict[str, object]:
-    return {"what": what, "seconds": seconds, "loops": yardstick, "ratio": yardstick / seconds}
+def row(what: str, seconds: float, loops: float) -> dict[str, object]:
+    return {"what": what, "seconds": seconds, "loops": loops, "ratio": loops / seconds}
 
 
 def growth(device: torch.device) -> list[dict[str, object]]:
-    """The whole pool as one gallery, at several sizes: time, and memory beyond the features."""
+    """The whole gallery pool as one gallery, at several sizes: time, and memory beside the features."""
     rows = []
     for size in SIZES:
         features, permutations = sysu(scale=size, dimensions=256)
@@ -107,7 +106,7 @@ def growth(device: torch.device) -> list[dict[str, object]]:
         pool = features.normalised(SPECTRA, search.pool, device)
 
         def work(query=query, pool=pool) -> Tensor:
-            return QueryReranker(query, pool, published("sysu")).distance()
+            return Reranker(query, pool, published("sysu"), neighbours="queries").distance()
 
         timing, peak = measure(work, repeats=1, warmup=1), peak_memory(work, device)
         images = len(search.pool)
@@ -121,7 +120,7 @@ def growth(device: torch.device) -> list[dict[str, object]]:
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--json", type=json_file, help="where the report is written to")
+    parser.add_argument("--json", type=json_file, help="write the report to this file")
     parser.add_argument("--repeats", type=at_least_one, default=3)
     arguments = parser.parse_args(argv)
     device = prepare(arguments.gpu, seed=0)

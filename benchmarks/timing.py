@@ -1,4 +1,4 @@
-"""What all benchmarks share: timing, the machine, and reports."""
+"""Timing, memory, description of the machine, and reports, for all benchmarks."""
 
 import argparse
 import os
@@ -20,11 +20,6 @@ from utils.run.files import write_json
 from utils.run.seeds import seed_everything
 from utils.run.versions import commit, versions
 
-try:
-    import numba
-except ImportError:
-    numba = None
-
 
 class Timing(NamedTuple):
     """Seconds per call."""
@@ -35,21 +30,21 @@ class Timing(NamedTuple):
 
 
 def prepare(gpu: str, *, seed: int) -> torch.device:
-    """The device, with torch set up on it as for a run."""
+    """Select the device and seed the random generators, as a run does."""
     device = select_device(gpu)
     seed_everything(seed)
     return device
 
 
 def at_least_one(word: str) -> int:
-    """A count, as an argument of a program."""
+    """Parse a positive number from the command line."""
     if not word.isdecimal() or not 0 < int(word[:9]) == int(word):
-        raise argparse.ArgumentTypeError(f"{word[:20]!r} should be a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{word[:20]!r} should be a whole number, 1 or more")
     return int(word)
 
 
 def json_file(word: str) -> Path:
-    """Where a report can be written to; asked before anything is measured."""
+    """Parse the path of a report. Its folder is checked before anything is measured."""
     path = Path(word)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
@@ -57,7 +52,7 @@ def json_file(word: str) -> Path:
 
 
 def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1) -> Timing:
-    """Call ``function`` ``warmup`` times for nothing, then time ``repeats`` calls, each until the GPU is done."""
+    """Call ``function`` ``warmup`` times, then time ``repeats`` calls. A call ends when the GPU has finished."""
     for _ in range(warmup):
         function()
     runs = []
@@ -72,27 +67,24 @@ def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch and compiled loops compute with a single thread."""
-    libraries = [torch, numba] if numba else [torch]
-    before = [library.get_num_threads() for library in libraries]
-    for library in libraries:
-        library.set_num_threads(1)
+    """Torch computes with a single thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        for library, threads in zip(libraries, before, strict=True):
-            library.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> float | None:
-    """GB that ``work`` holds on ``device`` at its peak beside what was there before; None where nobody counts them."""
+    """Peak memory of ``work`` on ``device``, in GiB above what was used before; None where it cannot be measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # has Linux forget the peak until now
+        Path("/proc/self/clear_refs").write_text("5")  # Linux resets the peak
     except OSError:
         return None
     before = _resident_peak()
@@ -101,12 +93,12 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float | Non
 
 
 def _resident_peak() -> int:
-    """In KiB."""
+    """Peak resident memory of this process, in KiB."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores that may be used, torch's threads, and the GPU."""
+    """Processor, usable cores, threads of torch, and GPU."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -116,9 +108,10 @@ def machine() -> dict[str, object]:
 
 
 def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, object]], **more: object) -> None:
-    """Print ``rows``, and write them as JSON to ``path``, if any, with what they were measured on, and by what.
+    """Print ``rows`` as a table and, given a ``path``, write them as JSON with command, machine and versions.
 
-    ``more`` (the seed, settings) is added to the file as it is.
+    Args:
+        more: further entries of the JSON file, such as the seed and settings.
     """
     print(table(rows))
     if path is None:
@@ -139,7 +132,7 @@ def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, ob
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """``rows`` in columns, one per key of any; numbers with three significant digits, blank where a row has none."""
+    """``rows`` as text with one column for each key. Numbers have three digits; missing values are blank."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [keys, *([_short(row.get(key, "")) for key in keys] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,79 +1,72 @@
-"""Training augmentation in batches, on the device of the images: VIMC and the standard augmentations.
+"""Training augmentation of batches, on the device of the images: VIMC and the standard augmentations.
 
-All random numbers are drawn on the CPU from one generator, so they are the same on every device, and sent to the device
-through pinned memory, so that nothing waits for it.
+All random numbers are drawn on the CPU from one generator, so that a seed gives the same ones on every device.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from data.hue import adjust_hue, hue_tables, whole_steps
+from data.hue import adjust_hue
 from data.transfer import send
-from data.vimc import (
-    CUTMIX,
-    GRAYSCALE,
-    HUE,
-    JITTER,
-    NOTHING,
-    box_mask,
-    channel_cutmix,
-    spectrum_jitter,
-    weighted_grayscale,
-)
+from data.vimc import channel_cutmix, spectrum_jitter, weighted_grayscale
 
-try:
-    from data.augment_numba import augment_each
-except ImportError:  # numba is not installed for this Python
-    augment_each = None
-
+NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to the colours of an image
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
 HUE_RANGE = 0.2
-CUTMIX_AREA = (0.02, 0.33)  # of the image
+CUTMIX_AREA = (0.02, 0.33)  # share of the image
 ERASE_AREA = (0.02, 0.30)
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
-TRIES = 10  # to find a rectangle that fits
+TRIES = 10  # to draw a rectangle that fits
+CPU_CHUNK = 4  # images at a time on a CPU, which is twice as fast when they fit into its cache
+
+# kind -> the function, and the parameters that it takes
+COLOUR_CHANGES: dict[int, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    HUE: (adjust_hue, ("hue",)),
+    GRAYSCALE: (weighted_grayscale, ("weights",)),
+    CUTMIX: (channel_cutmix, ("background", "foreground", "cutmix_box")),
+    JITTER: (spectrum_jitter, ("background", "factor")),
+}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is done to each image of a batch; the first dimension of every field is the batch."""
+    """What is done to each image of a batch. All fields are on the CPU, and their first dimension is the batch."""
 
     colour: Tensor  # (B,) NOTHING, HUE, GRAYSCALE, CUTMIX or JITTER
-    hue: Tensor  # (B,) turn of the hue, fraction of the circle
+    hue: Tensor  # (B,) shift of the hue, fraction of the circle
     weights: Tensor  # (B, 3) of the weighted grayscale
-    channels: Tensor  # (B, 2) background and foreground of the cutmix; the first one is also the jitter's
+    background: Tensor  # (B,) channel of the cutmix, and of the spectrum jitter
+    foreground: Tensor  # (B,) channel that the cutmix pastes
     cutmix_box: Tensor  # (B, 4) top, left, height, width
     factor: Tensor  # (B,) share of the original in the spectrum jitter
     flip: Tensor  # (B,) booleans
-    shift: Tensor  # (B, 2) pixels down and right that the crop window moves, -padding ... padding
-    erase_box: Tensor  # (B, 4) top, left, height, width; height 0 erases nothing
+    shift: Tensor  # (B, 2) pixels by which the crop window moves down and right, -padding to padding
+    erase_box: Tensor  # (B, 4) top, left, height, width; nothing is erased where the height is 0
 
-    def to(self, device: torch.device) -> "Parameters":
-        return Parameters(**{name: send(values, device) for name, values in vars(self).items()})
-
-    def of(self, rows: Tensor) -> "Parameters":
+    def __getitem__(self, rows: slice | Tensor) -> "Parameters":
         return Parameters(**{name: values[rows] for name, values in vars(self).items()})
 
 
 class BatchAugment:
-    """Draws parameters and applies them: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W).
+    """Draw parameters and apply them: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W).
 
-    A visible image gets one of {hue jitter, weighted grayscale, channel cutmix, spectrum jitter}, drawn uniformly and
-    applied with probability 0.5; an augmentation that is switched off leaves "nothing" in its place. Then every image
-    is flipped, cropped, normalised and erased. A switch changes its own effect only: the draws stay the same.
+    For a visible image one of {hue jitter, weighted grayscale, channel cutmix, spectrum jitter} is drawn uniformly, and
+    applied with probability 0.5. Then every image is flipped, cropped, normalised and erased. An augmentation that is
+    switched off is still drawn, but not applied; so the other augmentations stay the same.
 
     Args:
         color_jitter, vimc_wg, vimc_cc, vimc_sj: which of the four may be applied.
         cutmix_region: ``released`` swaps height and width when the rectangle of the cutmix is drawn, ``full`` does not.
         padding: pixels of padding before the crop.
-        seed: of the one generator.
+        seed: of the generator.
     """
 
     def __init__(
@@ -116,7 +109,8 @@ class BatchAugment:
             colour=torch.where(applied, chosen, NOTHING),
             hue=(self._uniform(count) * 2 - 1) * HUE_RANGE,
             weights=weights / weights.sum(dim=1, keepdim=True),
-            channels=torch.stack([background, foreground], dim=1),
+            background=background,
+            foreground=foreground,
             cutmix_box=self._draw_boxes(count, region, CUTMIX_AREA),
             factor=self._uniform(count),
             flip=(self._uniform(count) < 0.5) & self.random_flip,
@@ -124,7 +118,7 @@ class BatchAugment:
             erase_box=self._draw_boxes(count, size, ERASE_AREA),
         )
         erased = (self._uniform(count) < 0.5) & self.random_erase
-        return Parameters(**{**vars(parameters), "erase_box": parameters.erase_box * erased[:, None]})
+        return replace(parameters, erase_box=parameters.erase_box * erased[:, None])
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"generator": self.generator.get_state()}
@@ -139,7 +133,7 @@ class BatchAugment:
         return torch.randint(low, high, shape, generator=self.generator)
 
     def _draw_boxes(self, count: int, size: tuple[int, int], area: tuple[float, float]) -> Tensor:
-        """(count, 4) rectangles inside ``size``; the first of ten tries that fits, of height 0 where none does."""
+        """(count, 4) rectangles inside ``size``: the first try that fits; if none fits, height and width are 0."""
         wanted = (area[0] + (area[1] - area[0]) * self._uniform(count, TRIES)) * size[0] * size[1]
         low, high = map(math.log, ASPECT)
         aspect = torch.exp(low + (high - low) * self._uniform(count, TRIES))
@@ -154,72 +148,55 @@ class BatchAugment:
 
 
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
-    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W)."""
-    if images.device.type != "cpu" or augment_each is None:
-        return augment_together(images, parameters)
-    every_level = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
-    return augment_each(
-        images,
-        **{**vars(parameters), "hue": whole_steps(parameters.hue)},
-        tables=hue_tables(images.device),
-        levels=normalise(every_level)[:, 0],
-        padding=PADDING_VALUE,
-    )
-
-
-def augment_together(images: Tensor, parameters: Parameters) -> Tensor:
-    """The whole batch in few steps, as a GPU likes it."""
-    rows = {kind: send((parameters.colour == kind).nonzero()[:, 0], images.device) for kind in CHANGES}
-    parameters = parameters.to(images.device)
-    return _finish(_colour(images, parameters, rows), parameters)
+    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), on the device of the images."""
+    result = torch.empty(images.shape, device=images.device)
+    chunk = CPU_CHUNK if images.device.type == "cpu" else len(images)
+    for start in range(0, len(images), chunk):
+        rows = slice(start, start + chunk)
+        some = parameters[rows]
+        pixels = _flip_and_crop(_change_colours(images[rows], some), some.flip, some.shift)
+        result[rows] = normalise(pixels)
+        _erase(result[rows], some.erase_box)
+    return result
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1] -> less the ImageNet mean, divided by its deviation; the shape stays."""
+    """uint8 (..., 3, H, W) -> float32: scaled to [0, 1], minus the ImageNet mean, divided by its standard deviation."""
     mean, std = _imagenet(images.device)
     return (images / 255).sub_(mean).div_(std)
 
 
 @cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, (3, 1, 1); made once, because making them on a GPU waits for it."""
-    with torch.inference_mode(False):  # whoever asks first
+    """Mean and standard deviation, (3, 1, 1). Cached, because the copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # training uses them too
         return tuple(torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
-CHANGES: dict[int, Callable[[Tensor, Parameters], Tensor]] = {
-    HUE: lambda images, p: adjust_hue(images, p.hue),
-    GRAYSCALE: lambda images, p: weighted_grayscale(images, p.weights),
-    CUTMIX: lambda images, p: channel_cutmix(images, p.channels[:, 0], p.channels[:, 1], p.cutmix_box),
-    JITTER: lambda images, p: spectrum_jitter(images, p.channels[:, 0], p.factor),
-}
-
-
-def _colour(images: Tensor, parameters: Parameters, rows: dict[int, Tensor]) -> Tensor:
-    """Change the ``rows`` of each kind; parameters and rows are on the device of the images."""
+def _change_colours(images: Tensor, parameters: Parameters) -> Tensor:
     result = images.clone()
-    for kind, chosen in rows.items():
-        if len(chosen):
-            result[chosen] = CHANGES[kind](images[chosen], parameters.of(chosen))
+    for kind, (change, names) in COLOUR_CHANGES.items():
+        rows = (parameters.colour == kind).nonzero()[:, 0]  # on the CPU, so that no GPU is waited for
+        if len(rows):
+            drawn = [send(getattr(parameters, name)[rows], images.device) for name in names]
+            rows = send(rows, images.device)
+            result.index_copy_(0, rows, change(images.index_select(0, rows), *drawn))
     return result
 
 
-def _finish(images: Tensor, parameters: Parameters) -> Tensor:
-    images = _flip_and_crop(images, parameters.flip, parameters.shift)
-    erased = box_mask(parameters.erase_box, images.shape[-2:], images.device)[:, None]
-    return normalise(images).masked_fill_(erased, 0)
-
-
 def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Mirror, then pad with grey and crop back, as one gather of source positions."""
+    """Mirror images, pad them with grey, and cut out the window that is moved by ``shift``."""
     height, width = images.shape[-2:]
-    rows = torch.arange(height, device=images.device) + shift[:, :1]  # (B, H) source row of each row
-    columns = torch.arange(width, device=images.device) + shift[:, 1:]
-    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
-    columns = torch.where(flip[:, None], width - 1 - columns, columns)
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    pixels = images.permute(0, 2, 3, 1)[
-        batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    ]
-    # channels stay last, as the convolutions of a GPU want them
-    return pixels.masked_fill_(outside[..., None], PADDING_VALUE).permute(0, 3, 1, 2)
+    padding = int(shift.abs().max())
+    padded = functional.pad(images, [padding] * 4, value=PADDING_VALUE)
+    windows = []
+    for image, mirrored, (top, left) in zip(padded, flip.tolist(), (shift + padding).tolist(), strict=True):
+        image = image.flip(-1) if mirrored else image
+        windows.append(image[:, top : top + height, left : left + width])
+    return torch.stack(windows)
+
+
+def _erase(images: Tensor, boxes: Tensor) -> None:
+    """Set the rectangles (B, 4) of ``images`` to 0, in place."""
+    for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True):
+        image[:, top : top + height, left : left + width].zero_()

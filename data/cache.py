@@ -1,8 +1,8 @@
 """Cache of decoded and resized images: in a memory-mapped file, or on the device.
 
 A cache file is a header of one page, which says what the images were made from, and the images, uint8 (N, 3, H, W). It
-gets its final name when it is complete. It is used only if its header and length are what would be written now; otherwise
-it is written again.
+gets its final name when it is complete. It is used only if its header and length are what would be written now;
+otherwise it is written again.
 """
 
 import hashlib

@@ -1,13 +1,13 @@
-"""Sending tensors to the device."""
+"""Copy tensors to a device."""
 
 import torch
 from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``, without waiting for what that computes.
+    """``tensor`` on ``device``. The program does not wait for a GPU to finish its work before the copy.
 
-    From ordinary memory a copy to a GPU would wait for all that is queued there; from pinned memory it queues up.
+    Only copies from pinned memory are asynchronous; so a tensor that is copied to a GPU is pinned first.
     """
     if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
         tensor = tensor.pin_memory()

@@ -1,4 +1,4 @@
-"""Networks and their checkpoints."""
+"""Networks and loading of checkpoints."""
 
 from yacs.config import CfgNode
 
@@ -31,7 +31,7 @@ def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
 
 
 def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> MCJA:
-    """The configured network; ``pretrained`` replaces ``cfg.pretrained``, where weights are loaded anyway."""
+    """The configured network; ``pretrained`` replaces ``cfg.pretrained``, for weights that are loaded later anyway."""
     return MCJA(
         cfg.num_id,
         mda_m=cfg.mda_m,

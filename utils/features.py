@@ -14,24 +14,21 @@ from utils.run.files import write_atomically
 from utils.run.messages import reason
 from utils.tensors import as_tensor
 
-MOST_RATIO, MOST_SMALL = 50, 2**28  # of compression, allowed above so many bytes; random features reach 1.1
+MAX_COMPRESSION = 50  # of files that unpack to more than UNCHECKED_BYTES; real features reach about 1.1
+UNCHECKED_BYTES = 2**28
 SPECTRA = ("original", "red", "green", "blue")
 CPU = torch.device("cpu")
-FLOATS = (np.float16, np.float32, np.float64)  # that torch computes with
+FLOATS = (np.float16, np.float32, np.float64)  # other numbers are converted to float32
 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of N images per spectrum; those of infrared images are equal in all spectra.
+    """Embeddings of N images in each spectrum. An infrared image has the same in all spectra."""
 
-    ``spectra`` maps a name in ``SPECTRA`` to (N, D) float32, not necessarily normalised. Without re-ranking only
-    ``original`` is needed.
-    """
-
-    paths: np.ndarray  # (N,) below the data set's root
+    paths: np.ndarray  # (N,) relative to the data set's root
     identities: np.ndarray  # (N,) int64
     cameras: np.ndarray  # (N,) int64
-    spectra: dict[str, np.ndarray]
+    spectra: dict[str, np.ndarray]  # name in SPECTRA -> (N, D), need not be normalised; only MSER needs them all
 
     def __post_init__(self):
         for name in ("paths", "identities", "cameras"):
@@ -46,26 +43,26 @@ class Features:
             raise ValueError("the spectra's features should have equally many dimensions")
 
     def require_finite(self, names: Iterable[str]) -> None:
-        """Raise ``UserError`` for the first image that has a NaN or infinite feature in one of these spectra."""
+        """Raise ``UserError`` if an image has a NaN or infinite feature in one of these spectra; name the first one."""
         for name in names:
             bad = ~self._rows(name).isfinite().all(dim=1)
             if bad.any():
                 raise UserError(
-                    f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite, as of {bad.sum()}"
-                    " images in all; the model has diverged"
+                    f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite. This holds for"
+                    f" {bad.sum()} images in total; the model has diverged"
                 )
 
     def normalised(self, names: Sequence[str], positions: np.ndarray, device: torch.device = CPU) -> Tensor:
-        """Spectra of the images at ``positions`` with rows of length 1: (spectra, positions, D) float32."""
+        """L2-normalised features of the images at ``positions``: (spectra, positions, D) float32."""
         dimensions = self.spectra[names[0]].shape[1]
         result = torch.empty((len(names), len(positions), dimensions), device=device)
         for rows, name in zip(result, names, strict=True):
             values = self._rows(name)[as_tensor(positions)].to(device)
             values = values if values.dtype == torch.float64 else values.float()
             length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-            if not ((length > 1e-15) & (length < 1e15)).all():  # what float32 might not hold the squares of
+            if not ((length > 1e-15) & (length < 1e15)).all():  # squares may be too large or small for float32
                 length = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
-            rows.copy_(values / length.clamp(min=1e-300))  # of zeros alone: they stay
+            rows.copy_(values / length.clamp(min=1e-300))  # rows of zeros stay zeros
         return result
 
     def _rows(self, name: str) -> Tensor:
@@ -73,34 +70,34 @@ class Features:
         return as_tensor(values if values.dtype in FLOATS else values.astype(np.float32))
 
     def save(self, path: str | Path) -> None:
-        """Write as ``.npz`` with the arrays paths, identities, cameras and one per spectrum."""
+        """Write an ``.npz`` file with the arrays paths, identities, cameras and one per spectrum."""
         arrays = {"paths": self.paths, "identities": self.identities, "cameras": self.cameras, **self.spectra}
         write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            UserError: no such file, not an ``.npz``, or arrays that are missing or do not belong together.
+            UserError: the file does not exist, is not an ``.npz`` file, or its arrays are missing or do not fit.
         """
         path = Path(path)
         try:
-            _refuse_bomb(path)
+            _check_unpacked_size(path)
             with np.load(path, allow_pickle=False) as arrays:
-                lacking = [name for name in ("paths", "identities", "cameras", "original") if name not in arrays]
-                if lacking:
-                    raise ValueError(f"it lacks the array {lacking[0]}")
+                missing = [name for name in ("paths", "identities", "cameras", "original") if name not in arrays]
+                if missing:
+                    raise ValueError(f"it lacks the array {missing[0]}")
                 spectra = {name: _of_kind(arrays, name, "fiu") for name in SPECTRA if name in arrays}
-                known = (_of_kind(arrays, name, "iu").astype(np.int64) for name in ("identities", "cameras"))
-                return cls(_of_kind(arrays, "paths", "U"), *known, spectra)
+                labels = (_of_kind(arrays, name, "iu").astype(np.int64) for name in ("identities", "cameras"))
+                return cls(_of_kind(arrays, "paths", "U"), *labels, spectra)
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file of features") from None
-        except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
-            raise UserError(f"{path}: not a file of features ({reason(error)}); save it again") from None
+            raise UserError(f"{path}: no such features file") from None
+        except Exception as error:  # numpy and zipfile raise errors of many types for a damaged file
+            raise UserError(f"{path}: not a features file ({reason(error)}); save it again") from None
 
 
-KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # by numpy's letters
+KINDS = {"fiu": "numbers", "iu": "whole numbers", "U": "text"}  # letters as in numpy.dtype.kind
 
 
 def _of_kind(arrays: Mapping[str, np.ndarray], name: str, kinds: str) -> np.ndarray:
@@ -110,9 +107,9 @@ def _of_kind(arrays: Mapping[str, np.ndarray], name: str, kinds: str) -> np.ndar
     return values
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Raise ``ValueError`` for an archive that would unpack to far more than features can be compressed."""
+def _check_unpacked_size(path: Path) -> None:
+    """Raise ``ValueError`` for a zip bomb: an archive that unpacks to far more than features could."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > MOST_SMALL and unpacked > MOST_RATIO * path.stat().st_size:
+    if unpacked > UNCHECKED_BYTES and unpacked > MAX_COMPRESSION * path.stat().st_size:
         raise ValueError(f"it would unpack to {unpacked / 1e9:.1f} GB")

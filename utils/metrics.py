@@ -1,4 +1,5 @@
-"""Retrieval metrics: CMC over identities, mean average precision, mean inverse negative penalty."""
+"""Retrieval metrics: cumulative matching characteristics (CMC) over identities, mean average precision (mAP) and mean
+inverse negative penalty (mINP)."""
 
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from utils.tensors import as_tensor
 class Metrics(NamedTuple):
     """Means over the queries that have a match; fractions, not percentages."""
 
-    cmc: np.ndarray  # (gallery identities,) share of queries whose match is among the first k identities
+    cmc: np.ndarray  # (gallery identities,) share of queries whose identity is among the first k
     mAP: float
     mINP: float
 
@@ -25,54 +26,61 @@ def retrieval_metrics(
     gallery_ids: np.ndarray,
     gallery_cameras: np.ndarray,
 ) -> Metrics:
-    """Score a ranking by distance.
+    """CMC, mAP and mINP of a ranking by distance.
 
-    Gallery images of the query's own camera are ignored; a query without a match left is skipped. CMC counts
-    identities: the ranked list is reduced to each identity's first appearance, and a curve that ends before the number
-    of gallery identities is padded with zeros. AP is the mean over matches of ordinal / rank, INP is matches / rank of
-    the last match. Equal distances rank in gallery order. Where cameras share a place, or share nothing although
-    their numbers are equal, pass the numbers of their locations instead.
+    Gallery images from the query's own camera are ignored, and queries without a match left are skipped. To ignore
+    images by location, pass locations instead of cameras. Equal distances are ranked in gallery order.
 
     Args:
-        distance: (queries, gallery), smaller is more alike; ranked where it is, on the CPU or a GPU.
-        query_ids, gallery_ids: identities, (queries,) and (gallery,).
-        query_cameras, gallery_cameras: cameras, likewise.
+        distance: (queries, gallery), smaller is more similar. A tensor is ranked on its device.
+        query_ids, query_cameras: (queries,)
+        gallery_ids, gallery_cameras: (gallery,)
 
     Raises:
-        ValueError: shapes that do not belong together, a distance that is not a number, or no query with a match.
+        ValueError: the shapes do not fit, a distance is NaN, or no query has a match.
     """
     distance = as_tensor(distance if isinstance(distance, Tensor) else np.asarray(distance))
     if distance.dtype != torch.float32:
         distance = distance.double()
-    query_ids, query_cameras = np.asarray(query_ids), np.asarray(query_cameras)
-    gallery_ids, gallery_cameras = np.asarray(gallery_ids), np.asarray(gallery_cameras)
-    shape = tuple(distance.shape)
-    if not (
-        shape == (len(query_ids), len(gallery_ids))
-        and query_ids.shape == query_cameras.shape
-        and gallery_ids.shape == gallery_cameras.shape
-    ):
-        raise ValueError(f"a distance of shape {shape} does not fit the given identities and cameras")
-    if 0 in shape:
+    labels = [np.asarray(values) for values in (query_ids, query_cameras, gallery_ids, gallery_cameras)]
+    queries, images = len(labels[0]), len(labels[2])
+    if [distance.shape, *(x.shape for x in labels)] != [(queries, images), *2 * [(queries,)], *2 * [(images,)]]:
+        raise ValueError(f"distances of shape {tuple(distance.shape)} do not fit the given identities and cameras")
+    if 0 in distance.shape:
         raise ValueError("no query has a match in the gallery")
     if distance.min().isnan():
-        raise ValueError("a distance is not a number")
+        raise ValueError("a distance is NaN")
 
-    identities, gallery_numbers = np.unique(gallery_ids, return_inverse=True)
-    query_numbers = np.searchsorted(identities, query_ids).clip(max=len(identities) - 1)
-    query_numbers = np.where(identities[query_numbers] == query_ids, query_numbers, -1)
-    labels = (query_numbers, query_cameras, gallery_numbers, gallery_cameras)
-    figures = kernels_for(distance.device).query_figures(
-        distance, *(as_tensor(values).to(distance.device) for values in labels), len(identities)
-    )
-    place, length, precision, penalty = (values.cpu().numpy() for values in figures)
-    scored = place >= 0
-    if not scored.any():
+    labels[0], labels[2] = _numbered(labels[0], labels[2])
+    ranks = kernels_for(distance.device).rank_matches(distance, *(as_tensor(x).to(distance.device) for x in labels))
+    identity_rank, image_ranks = (values.cpu().numpy() for values in ranks)
+    matched = identity_rank > 0
+    if not matched.any():
         raise ValueError("no query has a match in the gallery")
-    # a query's curve is 1 from its place up to the last identity that it ranks
-    begun, ended = (np.bincount(at[scored], minlength=len(identities) + 1).cumsum() for at in (place, length))
     return Metrics(
-        cmc=(begun - ended)[: len(identities)] / scored.sum(),
-        mAP=float(precision[scored].mean()),
-        mINP=float(penalty[scored].mean()),
+        cmc=cmc(identity_rank[matched], len(np.unique(gallery_ids))),
+        mAP=float(average_precision(image_ranks[matched]).mean()),
+        mINP=float(inverse_negative_penalty(image_ranks[matched]).mean()),
     )
+
+
+def _numbered(query_ids: np.ndarray, gallery_ids: np.ndarray) -> list[np.ndarray]:
+    """Identities as numbers from 0 on, the same on both sides."""
+    _, numbers = np.unique(np.concatenate([query_ids, gallery_ids]), return_inverse=True)
+    return np.split(numbers, [len(query_ids)])
+
+
+def cmc(identity_rank: np.ndarray, identities: int) -> np.ndarray:
+    """Share of queries whose identity has at most rank k among the identities: (queries,) -> (identities,)."""
+    return np.bincount(identity_rank - 1, minlength=identities).cumsum() / len(identity_rank)
+
+
+def average_precision(ranks: np.ndarray) -> np.ndarray:
+    """Mean over matches of ordinal / rank: (queries, most matches), zeros behind the last match -> (queries,)."""
+    hits, ordinal = ranks > 0, np.arange(1, ranks.shape[1] + 1)
+    return (hits * ordinal / ranks.clip(min=1)).sum(axis=1) / hits.sum(axis=1)
+
+
+def inverse_negative_penalty(ranks: np.ndarray) -> np.ndarray:
+    """Number of matches / rank of the last one: (queries, most matches), zeros behind the last match -> (queries,)."""
+    return (ranks > 0).sum(axis=1) / ranks.max(axis=1)

@@ -1,13 +1,21 @@
-"""Multi-Spectral Enhanced Ranking (MSER): k-reciprocal re-ranking over all spectra of the visible images (MCJA).
+"""Multi-Spectral Enhanced Ranking (MSER, MCJA): k-reciprocal re-ranking over all spectra of the visible images.
 
-The spectra of an image are ranked as if each were an image of its own; in the end their distances are averaged. Nothing
-is approximated; everything is in float32, where the released code keeps weights in half precision.
+Each spectrum of an image is a row of X = [all spectra of the queries; all spectra of the gallery]. With "queries" as
+neighbours the candidates are the query rows, with "all" they are all rows. The steps:
 
-Nothing here holds the distances of all rows from all others: they are made a block of rows at a time, and of each block
-only the nearest candidates, the row maxima and the distances between queries and gallery are kept. All of it is done
-where the features are, on the CPU or a GPU.
+1. d_ij = squared Euclidean distance of normalised rows; relative to the largest of its row, it is d_ij / max_i.
+2. Rank lists: the nearest candidates of each row.
+3. k-reciprocal sets: R(i) = {j in the top k1 + 1 of i : i in the top k1 + 1 of j}.
+4. Weights: V_ij = exp(-d_ij / max_i) over R(i), with a sum of 1; rows that are no candidates have none.
+5. Query expansion: V_i becomes the mean of V over the first k2 of i's rank list, unless k2 is 1.
+6. Jaccard distance from V; final = (1 - lam) * Jaccard + lam * d_ij / max_i.
+7. Mean over the spectra.
+
+Distances are computed for a block of rows at a time, and everything is float32 (the released code holds weights and
+Jaccard distances in half precision).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -18,223 +26,204 @@ from utils.kernels import kernels_for
 from utils.tensors import as_tensor, blocks
 
 NEIGHBOURS = ("queries", "all")
-TINY = 1e-12  # instead of a largest distance of 0, where all features are equal
-SAME = 1e-4  # spectra that differ less in every normalised feature are those of infrared images
+TINY = 1e-12  # smallest divisor: all distances of a row are 0 where all features are equal
+SAME = 1e-4  # spectra whose features differ less are those of infrared images
 
 Values = TypeVar("Values", np.ndarray, Tensor)
 
 
 class MSER(NamedTuple):
-    """Hyper-parameters: size of the k-reciprocal neighbourhood; neighbours whose weights are averaged (1 averages
-    nothing); weight of the original distance in the final one, 0 to 1."""
+    """Hyper-parameters of MSER."""
 
-    k1: int
-    k2: int
-    lam: float
+    k1: int  # size of the k-reciprocal neighbourhood
+    k2: int  # neighbours whose weights are averaged; 1 averages nothing
+    lam: float  # weight of the original distance in the final one, 0 to 1
+
+
+class RankLists(NamedTuple):
+    """Nearest candidates of rows, in ascending order."""
+
+    positions: Tensor  # (rows, count) of the candidates
+    distances: Tensor  # (rows, count)
+    largest: Tensor  # (rows,) largest distance to any candidate
 
 
 def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: float, neighbours: str) -> Values:
-    """Re-ranked distances, the mean over spectra.
+    """Re-ranked distances between queries and gallery.
 
     Args:
-        query: (Sq, Nq, D) normalised features per spectrum; the infrared side has one spectrum, or equal ones.
-        gallery: (Sg, Ng, D), likewise.
+        query: (Sq, Nq, D) normalised features of each spectrum.
+        gallery: (Sg, Ng, D). One of Sq and Sg is 1, or that side's spectra are all equal: it is the infrared one.
         k1, k2, lam: see :class:`MSER`.
-        neighbours: ``queries`` (SYSU-MM01: only queries may be neighbours) or ``all`` (RegDB).
+        neighbours: ``queries`` (SYSU-MM01: only queries are neighbours) or ``all`` (RegDB).
 
     Returns:
-        (Nq, Ng) float32; an array for arrays, a tensor of the same device for tensors.
+        (Nq, Ng) float32; an array for arrays, a tensor on the same device for tensors.
 
     Raises:
-        ValueError: both sides have several different spectra, or an unknown ``neighbours``.
+        ValueError: both sides have several different spectra, one is empty, or ``neighbours`` is unknown.
     """
     sides = as_tensor(query).float(), as_tensor(gallery).float()
-    if neighbours == "queries":
-        distance = QueryReranker(*sides, MSER(k1, k2, lam)).distance()
-    elif neighbours == "all":
-        distance = rerank_all(*sides, MSER(k1, k2, lam))[0]
-    else:
-        raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
+    distance = Reranker(*sides, MSER(k1, k2, lam), neighbours=neighbours).distance()
     return distance if isinstance(query, Tensor) else distance.numpy()
 
 
-class QueryReranker:
-    """Re-ranks with queries as the only neighbours, for many galleries out of one pool.
+class Reranker:
+    """Re-ranks many galleries out of one gallery pool.
 
-    Rank lists and reciprocal sets then do not depend on the gallery, only the row maxima do; so all but the weights is
-    computed once.
+    Steps 1 to 3 are computed once, for the whole pool: of a gallery, only the row maxima of the queries depend on it.
+    With "all" as neighbours the whole pool takes part in every gallery.
 
     Args:
-        query: (Sq, Nq, D) float32; see :func:`mser_distance`.
-        pool: (Sg, N, D), likewise, all images that a gallery may hold.
+        query: (Sq, Nq, D) float32, see :func:`mser_distance`.
+        pool: (Sg, N, D) float32, all images that a gallery may hold.
     """
 
-    def __init__(self, query: Tensor, pool: Tensor, mser: MSER):
-        query, pool = _one_side_infrared(query, pool)
+    def __init__(self, query: Tensor, pool: Tensor, mser: MSER, *, neighbours: str):
+        if neighbours not in NEIGHBOURS:
+            raise ValueError(f"unknown neighbours {neighbours!r}; choose from {', '.join(NEIGHBOURS)}")
+        query, pool = _single_infrared_spectrum(query, pool)
         self.mser, self.kernels = mser, kernels_for(query.device)
-        self.query_spectra, spectra = len(query), len(pool)
-        queries = query.flatten(0, 1)
-        count, images = len(queries), pool.shape[1]
-        positions = {"dtype": torch.int64, "device": queries.device}
+        self.query_spectra, self.query_rows = len(query), query.shape[0] * query.shape[1]
+        self.all_are_candidates = neighbours == "all"
+        candidates = query.flatten(0, 1)
+        if self.all_are_candidates:
+            candidates = torch.cat([candidates, pool.flatten(0, 1)])
 
-        self.largest = queries.new_empty(count)  # of the distances to other queries
-        nearest = torch.empty((count, min(max(mser.k1 + 1, mser.k2), count)), **positions)
-        near_distance = queries.new_empty(nearest.shape)
-        for rows in blocks(count, count):
-            distance = squared_distances(queries[rows], queries)
-            self.largest[rows] = distance.amax(dim=1)
-            nearest[rows] = self.kernels.smallest(distance, nearest.shape[1])
-            near_distance[rows] = distance.gather(1, nearest[rows])
-        self.near = nearest[:, : mser.k1 + 1].contiguous()
-        self.reciprocal = reciprocal_distances(self.near, near_distance[:, : mser.k1 + 1])
-        self.query_members = _members(nearest, mser)
-
-        # of the spectra's distances between each query and image
-        self.pool_largest = queries.new_empty((count, images))
-        self.pool_mean = queries.new_empty((count, images))
-        # gallery images have no weights of their own: without averaging they have none
-        members = 0 if mser.k2 == 1 else min(mser.k2, count)
-        self.pool_members = torch.empty((images, spectra, members), **positions)
-        for rows in blocks(images, spectra * count):
-            distance = squared_distances(pool[:, rows].transpose(0, 1).flatten(0, 1), queries)
-            self.pool_members[rows] = self.kernels.smallest(distance, members).unflatten(0, (-1, spectra))
-            distance = distance.unflatten(0, (-1, spectra))
-            self.pool_largest[:, rows] = distance.amax(dim=1).T
-            self.pool_mean[:, rows] = distance.mean(dim=1).T
+        lists = self._neighbour_pass(query, pool, candidates)
+        self.query_members, self.pool_members = self._members(*lists)
+        self.pool_members = self.pool_members.unflatten(0, pool.shape[:2]).transpose(0, 1).contiguous()
+        candidate_lists = lists if self.all_are_candidates else lists[:1]
+        positions, distances, self.largest = (torch.cat(values) for values in zip(*candidate_lists, strict=True))
+        self.neighbours = positions[:, : mser.k1 + 1].contiguous()
+        self.reciprocal_distances = distances[:, : mser.k1 + 1].masked_fill(~mutual(self.neighbours), torch.inf)
 
     def distance(self, columns: Tensor | None = None) -> Tensor:
-        """Re-ranked distances to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
-        columns = torch.arange(len(self.pool_members), device=self.near.device) if columns is None else columns
-        largest = torch.maximum(self.largest, self.kernels.row_maxima(self.pool_largest, columns)).clamp(min=TINY)
-        distance = self.kernels.jaccard_blend(
-            self.near,
-            reciprocal_weights(self.reciprocal, largest),
-            self.query_members,
-            self.pool_members[columns],
-            self.pool_mean,
-            columns,
-            torch.stack([torch.full_like(largest, 1 - self.mser.lam), self.mser.lam / largest], dim=1),
-        )
-        return _mean(distance.unflatten(0, (self.query_spectra, -1)))
+        """Distances of the queries to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
+        columns = slice(None) if columns is None else columns
+        to_queries = torch.maximum(self.largest[: self.query_rows], self.pool_largest[columns].amax(dim=0))
+        largest = torch.cat([to_queries, self.largest[self.query_rows :]]).clamp(min=TINY)
+        weight = self.mser.lam / largest[: self.query_rows, None]
+        final = self._jaccard(largest, columns).mul_(1 - self.mser.lam).addcmul_(self.pool_mean[columns].T, weight)
+        return _mean_over_spectra(final, self.query_spectra)
+
+    def reverse_distance(self) -> Tensor:
+        """Distances of all images of the pool, as queries, to the queries, as their gallery: (N, Nq) float32.
+
+        Raises:
+            ValueError: the neighbours are not "all": with the pool as queries, the candidates would be others.
+        """
+        if not self.all_are_candidates:
+            raise ValueError("the reverse distance is only defined for neighbours 'all'")
+        jaccard = _mean_over_spectra(self._jaccard(self.largest.clamp(min=TINY), slice(None)), self.query_spectra)
+        return torch.lerp(jaccard.T, self.reverse, self.mser.lam)
+
+    def _neighbour_pass(self, query: Tensor, pool: Tensor, candidates: Tensor) -> tuple[RankLists, RankLists]:
+        """Steps 1 and 2: rank lists of all rows, and between queries and pool the original distances.
+
+        The original distances are reduced over the spectra of the pool: to the mean, to the largest, and, relative to
+        the row maxima of the pool, to the reverse direction's mean.
+        """
+        k1, k2, _ = self.mser
+        longest = min(max(k1 + 1, k2), len(candidates))
+        query_lists = [self._nearest(distance, longest) for _, distance in distance_blocks(query, candidates)]
+
+        count = longest if self.all_are_candidates else min(k2, len(candidates))
+        images = pool.shape[1]
+        self.pool_mean, self.pool_largest = (pool.new_empty((images, self.query_rows)) for _ in range(2))
+        self.reverse = pool.new_empty((images, query.shape[1])) if self.all_are_candidates else None
+        pool_lists = []
+        for rows, distance in distance_blocks(pool, candidates):
+            pool_lists.append(self._nearest(distance, count))
+            to_queries = distance[..., : self.query_rows]
+            self.pool_mean[rows], self.pool_largest[rows] = to_queries.mean(dim=0), to_queries.amax(dim=0)
+            if self.reverse is not None:
+                relative = to_queries / pool_lists[-1].largest[..., None].clamp(min=TINY)
+                self.reverse[rows] = relative.mean(dim=0).unflatten(1, query.shape[:2]).mean(dim=1)
+        return _joined(query_lists), _joined(pool_lists)
+
+    def _nearest(self, distance: Tensor, count: int) -> RankLists:
+        """Rank lists of a block of images: (spectra, images, candidates) -> (spectra, images, count)."""
+        positions = self.kernels.smallest(distance.flatten(0, 1), count).unflatten(0, distance.shape[:2])
+        return RankLists(positions, distance.gather(2, positions), distance.amax(dim=2))
+
+    def _members(self, query: RankLists, pool: RankLists) -> list[Tensor]:
+        """Step 5: positions of the candidates whose weights are averaged for each row of the queries and the pool."""
+        if self.mser.k2 > 1:
+            return [lists.positions[:, : self.mser.k2] for lists in (query, pool)]
+        rows = torch.arange(len(query.largest) + len(pool.largest), device=query.largest.device)[:, None]
+        query_rows, pool_rows = rows.split([len(query.largest), len(pool.largest)])
+        return [query_rows, pool_rows if self.all_are_candidates else pool_rows[:, :0]]
+
+    def _jaccard(self, largest: Tensor, columns: Tensor | slice) -> Tensor:
+        """Steps 4 to 6, averaged over the spectra of the pool: (query rows, columns)."""
+        weights = gaussian_weights(self.reciprocal_distances, largest)
+        return self.kernels.jaccard(self.neighbours, weights, self.query_members, self.pool_members[columns])
 
 
-def rerank_all(query: Tensor, gallery: Tensor, mser: MSER) -> tuple[Tensor, Tensor]:
-    """Re-ranks with all rows as neighbours, in both directions at once: they share all but the original distance.
-
-    Args:
-        query, gallery: (Sq, Nq, D) and (Sg, Ng, D) float32; see :func:`mser_distance`.
-
-    Returns:
-        Distances of queries to the gallery (Nq, Ng), and of gallery images, as queries, to them (Ng, Nq).
-    """
-    query, gallery = _one_side_infrared(query, gallery)
-    kernels = kernels_for(query.device)
-    features = torch.cat([query.flatten(0, 1), gallery.flatten(0, 1)])
-    count, total = query.shape[0] * query.shape[1], len(features)
-
-    nearest = torch.empty((total, min(max(mser.k1 + 1, mser.k2), total)), dtype=torch.int64, device=features.device)
-    near_distance = features.new_empty(nearest.shape)
-    largest = features.new_empty(total)
-    forward = features.new_empty((count, total - count))  # relative distances
-    backward = features.new_empty((total - count, count))
-    for rows in blocks(total, total):
-        distance = squared_distances(features[rows], features)
-        largest[rows] = distance.amax(dim=1).clamp(min=TINY)
-        nearest[rows] = kernels.smallest(distance, nearest.shape[1])
-        near_distance[rows] = distance.gather(1, nearest[rows])
-        distance /= largest[rows, None]
-        queries = max(0, min(rows.stop, count) - rows.start)  # rows of this block that are queries
-        forward[rows.start : rows.start + queries] = distance[:queries, count:]
-        backward[max(0, rows.start - count) : max(0, rows.stop - count)] = distance[queries:, :count]
-
-    near = nearest[:, : mser.k1 + 1].contiguous()
-    weights = reciprocal_weights(reciprocal_distances(near, near_distance[:, : mser.k1 + 1]), largest)
-    members = _members(nearest, mser)
-    spectra, images = gallery.shape[:2]
-    jaccard = kernels.jaccard_blend(
-        near,
-        weights,
-        members[:count],
-        members[count:].unflatten(0, (spectra, images)).transpose(0, 1).contiguous(),
-        features.new_zeros((count, images)),
-        torch.arange(images, device=features.device),
-        torch.stack([features.new_ones(count), features.new_zeros(count)], dim=1),
-    )
-    jaccard = _mean(jaccard.unflatten(0, (len(query), -1)))
-    forward = forward.unflatten(1, (spectra, images)).unflatten(0, (len(query), -1)).mean(dim=(0, 2))
-    backward = backward.unflatten(1, (len(query), -1)).unflatten(0, (spectra, images)).mean(dim=(0, 2))
-    return (1 - mser.lam) * jaccard + mser.lam * forward, (1 - mser.lam) * jaccard.T + mser.lam * backward
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances of normalised rows: (n, D), (m, D) -> (n, m), not below 0."""
-    return (a @ b.T).mul_(-2).add_(2).clamp_(min=0)
-
-
-def reciprocal_distances(near: Tensor, distance: Tensor) -> Tensor:
-    """Distances of near rows that have each other among their near ones; infinite those of others.
+def distance_blocks(features: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Step 1: squared distances of images to the candidates, a block of images with all their spectra at a time.
 
     Args:
-        near: (rows, k) positions of the near rows.
-        distance: (rows, k) of them.
+        features: (spectra, images, D) normalised.
+        candidates: (candidates, D) normalised.
+
+    Yields:
+        The images, and their distances (spectra, images, candidates).
     """
-    result = torch.full_like(distance, torch.inf)
-    row = torch.arange(len(near), device=near.device)
-    for rows in blocks(len(near), 2 * near.shape[1] ** 2):  # positions are twice as wide as float32
-        mutual = (near[near[rows]] == row[rows, None, None]).any(dim=2)
-        result[rows] = distance[rows].where(mutual, torch.inf)
+    for images in blocks(features.shape[1], len(features) * len(candidates)):
+        products = features[:, images].flatten(0, 1) @ candidates.T
+        yield images, products.mul_(-2).add_(2).clamp_(min=0).unflatten(0, (len(features), -1))
+
+
+def mutual(neighbours: Tensor) -> Tensor:
+    """Step 3: which neighbours of a candidate have that candidate among theirs: (candidates, k) -> the same, bool."""
+    result = torch.empty_like(neighbours, dtype=torch.bool)
+    row = torch.arange(len(neighbours), device=neighbours.device)
+    for rows in blocks(len(neighbours), 2 * neighbours.shape[1] ** 2):  # int64 takes twice the memory of float32
+        result[rows] = (neighbours[neighbours[rows]] == row[rows, None, None]).any(dim=2)
     return result
 
 
-def reciprocal_weights(reciprocal: Tensor, largest: Tensor) -> Tensor:
-    """exp(-distance / row maximum), with sum 1 over each row's reciprocal set, which may be empty: -> (rows, k)."""
-    weight = torch.exp(-reciprocal / largest[:, None])
-    return weight / weight.sum(dim=1, keepdim=True).clamp(min=TINY)
+def gaussian_weights(distances: Tensor, largest: Tensor) -> Tensor:
+    """Step 4: exp(-distance / row maximum), with a sum of 1 per row, or 0 where all distances are infinite.
+
+    Args:
+        distances: (candidates, k) to the neighbours of each, infinite outside the k-reciprocal set.
+        largest: (candidates,) row maxima.
+    """
+    weights = torch.exp(-distances / largest[:, None])
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=TINY)
 
 
-def _members(nearest: Tensor, mser: MSER) -> Tensor:
-    """The rows whose weights are averaged for each candidate: its nearest, or without averaging itself alone."""
-    if mser.k2 == 1:
-        return torch.arange(len(nearest), device=nearest.device)[:, None]
-    return nearest[:, : mser.k2].contiguous()
+def _joined(parts: list[RankLists]) -> RankLists:
+    """Rank lists of blocks (spectra, images, ...) as those of all rows, spectrum after spectrum."""
+    return RankLists(*(torch.cat(values, dim=1).flatten(0, 1) for values in zip(*parts, strict=True)))
 
 
-def _one_side_infrared(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides, the infrared one with a single spectrum; only where both have several do their values tell which."""
+def _mean_over_spectra(values: Tensor, spectra: int) -> Tensor:
+    """(spectra * n, m) -> (n, m), without a copy where there is one spectrum."""
+    return values if spectra == 1 else values.unflatten(0, (spectra, -1)).mean(dim=0)
+
+
+def _single_infrared_spectrum(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides, of the infrared one only the first spectrum."""
     for features in (query, gallery):
         if features.ndim != 3 or 0 in features.shape:
             raise ValueError(f"features should be (spectra, images, dimensions), not {tuple(features.shape)}")
     if len(query) == 1 or len(gallery) == 1:
         return query, gallery
-    if _all_the_same(query):
+    if _spectra_are_equal(query):
         return query[:1], gallery
-    if _all_the_same(gallery):
+    if _spectra_are_equal(gallery):
         return query, gallery[:1]
     raise ValueError("query and gallery both have several spectra; one side has to be infrared, with a single one")
 
 
-def _all_the_same(features: Tensor) -> bool:
-    """Whether all spectra are equal but for rounding, as those of infrared images: (S, N, D)."""
+def _spectra_are_equal(features: Tensor) -> bool:
+    """Whether all spectra are equal except for rounding: (spectra, images, D)."""
     return all(
-        torch.allclose(spectrum[rows], features[0, rows], rtol=0, atol=SAME)
-        for rows in (slice(1), slice(None))  # the first image usually tells, without looking at the others
+        torch.allclose(spectrum[images], features[0, images], rtol=0, atol=SAME)
+        for images in (slice(1), slice(None))  # the first image usually decides it
         for spectrum in features[1:]
     )
-
-
-def _mean(values: Tensor) -> Tensor:
-    """(S, n, m) -> (n, m), without a copy where there is one spectrum."""
-    return values[0] if len(values) == 1 else values.mean(dim=0)
-
-
-class Reranker:
-    """temporary"""
-
-    def __init__(self, query, pool, mser, *, neighbours):
-        if neighbours == "queries":
-            self.distance = QueryReranker(query, pool, mser).distance
-            self.reverse_distance = None
-        else:
-            forward, backward = rerank_all(query, pool, mser)
-            self.distance = lambda columns: forward.index_select(1, columns)
-            self.reverse_distance = lambda: backward

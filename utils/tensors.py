@@ -1,14 +1,14 @@
-"""Arrays as tensors, and their rows in blocks."""
+"""Arrays as tensors, and blocks of rows."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 64 * 2**20  # of float32 numbers made at a time
+BLOCK_BYTES = 64 * 2**20  # of float32 numbers computed at a time
 
 
 def as_tensor(values: np.ndarray | Tensor) -> Tensor:
-    """A tensor as it is, without its graph; an array as a tensor of the CPU, without a copy where torch can view it."""
+    """A tensor without its graph, or an array as a CPU tensor, without a copy where torch can share its memory."""
     if isinstance(values, Tensor):
         return values.detach()
     values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements="CW")
@@ -16,7 +16,7 @@ def as_tensor(values: np.ndarray | Tensor) -> Tensor:
 
 
 def blocks(rows: int, width: int) -> list[slice]:
-    """Slices of ``rows`` rows, such that ``width`` float32 numbers for each row of a slice fit into a block."""
+    """Slices that cover ``rows`` rows, so that ``width`` float32 numbers per row of a slice fit into a block."""
     size = max(1, BLOCK_BYTES // (4 * max(1, width)))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 

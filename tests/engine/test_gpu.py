@@ -5,15 +5,13 @@ import pytest
 import torch
 
 from data.augment import BatchAugment
-from data.hue import hue_tables
-from data.transfer import send
 from engine.device import place
 from engine.precision import TorchPrecision, inference_dtype
 from engine.step import build_step
 from engine.trainer import train
-from losses.criterion import Criterion
 from losses.soft_rank import soft_rank
 from models import MCJA
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.training import losses_of, make_schedule, make_training, stop_at
 from utils.protocols import score
 from utils.run.errors import Stopped
@@ -38,7 +36,7 @@ def test_curves_agree_with_the_cpu(dtype, tolerance):
 def test_compiled_curve_agrees_with_the_cpu():
     torch._dynamo.reset()
     training = on_gpu(dtype=None)
-    training.criterion, training.compile = Criterion(soft_rank="builtin"), True
+    training.criterion, training.compile = mcja_criterion("builtin"), True
     assert losses_of(training) == pytest.approx(losses_of(make_training()), rel=1e-3)
 
 
@@ -52,10 +50,9 @@ def test_embeddings_agree_with_the_cpu():
 
 def test_a_step_never_waits_for_the_device():
     training = on_gpu(dtype=torch.float16)
-    assert training.criterion.retrieval.backend == "auto"
+    assert training.criterion.losses["loss_cmr"].backend == "auto"
     step, batches = build_step(training), list(training.loader)
     step(batches[0])
-    hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

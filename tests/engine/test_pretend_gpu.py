@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from data.augment import BatchAugment, normalise
-from data.hue import hue_tables
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.step import build_step
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
 from tests.helpers.training import make_training
 from utils.protocols import score
@@ -94,7 +93,7 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
     expected = BatchAugment(seed=3)(images, infrared)
     with PretendGPU() as gpu:
         there = images.to(DEVICE)
-        BatchAugment(seed=1)(there, infrared)  # makes tables and constants
+        BatchAugment(seed=1)(there, infrared)  # caches constants
         gpu.waits.clear()
         found = BatchAugment(seed=3)(there, infrared)
         assert not gpu.waits
@@ -108,7 +107,7 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         training.device = DEVICE
         training.model = training.model.to(DEVICE)
         training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01)
-        hue_tables(DEVICE), normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # tables and constants are made once
+        normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # its constants are cached
         gpu.waits.clear()
         progress = Progress()
         finite = FiniteLoss(training.loader.batch_sampler, training.dataset.paths, progress, DEVICE)
@@ -122,7 +121,7 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         assert gpu.waits
 
     training, progress = make_training(), Progress()
-    training.criterion = Criterion(soft_rank="builtin")
+    training.criterion = mcja_criterion("builtin")
     step = build_step(training)
     for batch in training.loader:
         progress.add(step(batch))

@@ -20,7 +20,7 @@ from engine.precision import ApexPrecision, TorchPrecision, build_precision
 from engine.report import CSV_FIELDS, describe, write_rows
 from engine.step import build_step
 from engine.trainer import train
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.training import CPU, losses_of, make_schedule, make_training
 from utils.results import TrialScore
 from utils.run.errors import UserError
@@ -255,7 +255,7 @@ class StandInForApex:
 
 def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
     training = make_training()
-    training.criterion = Criterion(soft_rank="builtin")
+    training.criterion = mcja_criterion("builtin")
     apex = StandInForApex(monkeypatch)
     training.precision = ApexPrecision(training.model, training.optimizer)
     assert apex.level == "O1"
@@ -269,7 +269,7 @@ def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
 
     monkeypatch.setattr(training.criterion, "forward", watch)
     plain = make_training()
-    plain.criterion = Criterion(soft_rank="builtin")
+    plain.criterion = mcja_criterion("builtin")
     found = losses_of(training)
     assert dtypes == {"logits": torch.float32, "loss": torch.float32}
     assert training.model(torch.rand(2, 3, 8, 6)).dtype == torch.float16
@@ -300,7 +300,7 @@ def test_compiled_training_follows_the_same_curve():
     torch._dynamo.reset()
     eager, compiled = make_training(), make_training()
     for training in (eager, compiled):
-        training.criterion = Criterion(soft_rank="builtin")
+        training.criterion = mcja_criterion("builtin")
     compiled.compile = True
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)

@@ -13,7 +13,7 @@ from data.samplers import EpochSampler, Sizes
 from engine.precision import TorchPrecision
 from engine.step import Training, build_step
 from engine.trainer import Schedule
-from losses.criterion import Criterion
+from tests.helpers.losses import mcja_criterion
 from utils.results import TrialScore
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
     sampler = EpochSampler(data.labels.numpy(), data.infrared.numpy(), method=method, sizes=sizes, seed=3)
     return Training(
         model=model,
-        criterion=Criterion(),
+        criterion=mcja_criterion(),
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
         augment=BatchAugment(seed=0, padding=1),
         dataset=data,

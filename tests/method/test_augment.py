@@ -1,4 +1,4 @@
-from dataclasses import replace
+"""Each augmentation against golden values, PIL or single pixels; the draws against their distributions."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as reference
 
+from benchmarks.data import augment_one
 from data.augment import (
     ASPECT,
     CUTMIX,
@@ -19,12 +20,10 @@ from data.augment import (
     JITTER,
     NOTHING,
     BatchAugment,
-    Parameters,
     augment,
-    augment_together,
     normalise,
 )
-from data.hue import adjust_hue
+from data.hue import adjust_hue, hsv_to_rgb, rgb_to_hsv
 from data.vimc import channel_cutmix, spectrum_jitter, weighted_grayscale
 from engine.extract import spectrum
 from tests.helpers.golden import GOLDEN
@@ -98,6 +97,30 @@ def test_hue_equals_torchvision_on_pil_images_bit_for_bit():
     assert torch.equal(adjust_hue(batch(*images), shifts), batch(*expected))
 
 
+def every_triple() -> torch.Tensor:
+    """All 2^24 triples of 8-bit numbers: (16, 3, 1024, 1024)."""
+    level = torch.arange(256, dtype=torch.uint8)
+    return torch.stack(torch.meshgrid(level, level, level, indexing="ij")).view(3, 16, 1024, 1024).transpose(0, 1)
+
+
+def converted_by_pil(images: torch.Tensor, source: str, target: str) -> torch.Tensor:
+    """(3, H, W) -> (3, H, W)."""
+    height, width = images.shape[1:]
+    image = Image.frombytes(source, (width, height), images.permute(1, 2, 0).contiguous().numpy().tobytes())
+    return torch.from_numpy(np.array(image.convert(target))).permute(2, 0, 1)
+
+
+def test_every_colour_is_converted_to_hsv_and_back_as_by_pil():
+    """So every colour with every shift of its hue is as by PIL. The hue of a grey pixel has no meaning."""
+    for triples in every_triple():
+        expected = converted_by_pil(triples, "RGB", "HSV")
+        found = torch.stack(rgb_to_hsv(triples[None]), dim=1)[0]
+        coloured = expected[1] > 0
+        assert torch.equal(found[1:], expected[1:])
+        assert torch.equal(found[0] * coloured, expected[0] * coloured)
+        assert torch.equal(hsv_to_rgb(*triples[:, None])[0], converted_by_pil(triples, "HSV", "RGB"))
+
+
 def test_normalise_equals_torchvision():
     image = random_images(1, 9, 7)[0]
     expected = reference.normalize(reference.to_tensor(Image.fromarray(image)), IMAGENET_MEAN, IMAGENET_STD)
@@ -121,101 +144,41 @@ def test_per_image_parameters_equal_one_image_at_a_time(change):
         assert torch.equal(together[i : i + 1], function(images[i : i + 1], *(p[i : i + 1] for p in parameters)))
 
 
-# --- the whole of it ------------------------------------------------------------------------------------------------
+# --- all augmentations together ---------------------------------------------------------------------------------------
 
 
-def slow_augment(image: np.ndarray, p: Parameters, i: int) -> torch.Tensor:
-    """One image through PIL and torchvision, with the i-th parameters."""
-    pil = Image.fromarray(image)
-    kind, (background, foreground) = int(p.colour[i]), p.channels[i].tolist()
-    if kind == HUE:
-        pil = reference.adjust_hue(pil, float(p.hue[i]))
-    elif kind == GRAYSCALE:
-        grey = (image.astype(np.float32) * p.weights[i].numpy()).sum(axis=-1, dtype=np.float32).astype(np.uint8)
-        pil = Image.fromarray(grey).convert("RGB")
-    elif kind == CUTMIX:
-        grey = image[..., background].copy()
-        top, left, height, width = p.cutmix_box[i].tolist()
-        grey[top : top + height, left : left + width] = image[top : top + height, left : left + width, foreground]
-        pil = Image.fromarray(grey).convert("RGB")
-    elif kind == JITTER:
-        channel = Image.fromarray(np.ascontiguousarray(image[..., background])).convert("RGB")
-        pil = Image.blend(channel, pil, float(p.factor[i]))
-    if p.flip[i]:
-        pil = reference.hflip(pil)
-    height, width = image.shape[:2]
-    down, right = p.shift[i].tolist()
-    pil = reference.pad(pil, 10, fill=(127, 127, 127))
-    pil = reference.crop(pil, 10 + down, 10 + right, height, width)
-    tensor = reference.normalize(reference.to_tensor(pil), IMAGENET_MEAN, IMAGENET_STD)
-    top, left, height, width = p.erase_box[i].tolist()
-    return reference.erase(tensor, top, left, height, width, torch.tensor(0.0))
-
-
-@pytest.fixture(params=["each", "together"])
-def way(request, monkeypatch):
-    """Image after image, as on the CPU, or the batch at once, as on a GPU and where numba is missing."""
-    if request.param == "together":
-        monkeypatch.setattr("data.augment.augment_each", None)
-    else:
-        pytest.importorskip("data.augment_numba", exc_type=ImportError)
-
-
-@pytest.mark.usefixtures("way")
-def test_equals_pil_and_torchvision_image_by_image():
-    images = random_images(64, 48, 24)
-    parameters = BatchAugment(seed=4).draw(torch.arange(64) % 4 == 0, (48, 24))
+@pytest.mark.parametrize("size", [(48, 24), (9, 7)])
+def test_equals_pil_and_torchvision_image_by_image(size):
+    """The padding may be larger than the image."""
+    images = random_images(65, *size)
+    parameters = BatchAugment(seed=4).draw(torch.arange(65) % 4 == 0, size)
     assert set(parameters.colour.tolist()) == {NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER}
     result = augment(batch(*images), parameters)
     assert result.dtype == torch.float32
     grey_level = 1 / 255 / min(IMAGENET_STD)
-    for i in range(64):
-        difference = (result[i] - slow_augment(images[i], parameters, i)).abs()
-        # a product that falls on a whole grey level may be truncated either way
+    for i in range(65):
+        difference = (result[i] - augment_one(Image.fromarray(images[i]), parameters, i)).abs()
+        # where a product is a whole number but for rounding, truncation may give either of two grey levels
         assert difference.max() <= grey_level + 1e-5, (i, parameters.colour[i])
         assert (difference > 1e-5).float().mean() < 0.02, (i, parameters.colour[i])
 
 
-@pytest.mark.parametrize(("size", "padding"), [((48, 24), 10), ((33, 32), 40)])
-def test_both_ways_are_equal_bit_for_bit(size, padding):
-    """On the CPU; the padding may be larger than the image."""
-    pytest.importorskip("data.augment_numba", exc_type=ImportError)
-    images = batch(*random_images(256, *size))
-    parameters = BatchAugment(seed=2, padding=padding).draw(torch.zeros(256, dtype=torch.bool), size)
-    each, together = augment(images, parameters), augment_together(images, parameters)
-    assert torch.equal(each, together)
-    assert each.is_contiguous()
-    assert together.is_contiguous(memory_format=torch.channels_last)  # as the convolutions of a GPU want it
-
-
-@pytest.mark.parametrize("kind", [HUE, GRAYSCALE, JITTER])
-def test_both_ways_are_equal_for_every_colour(kind):
-    pytest.importorskip("data.augment_numba", exc_type=ImportError)
-    level = torch.arange(256, dtype=torch.uint8)
-    colours = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(1)  # (3, 256 ** 3)
-    images = colours.unflatten(1, (16, 1024, 1024)).transpose(0, 1).contiguous()
-    draw = BatchAugment(seed=5, padding=0, random_flip=False, random_erase=False).draw
-    parameters = draw(torch.zeros(16, dtype=torch.bool), (1024, 1024))
-    parameters = replace(parameters, colour=torch.full_like(parameters.colour, kind))
-    for some in torch.arange(16).split(4):
-        one, other = images[some], parameters.of(some)
-        assert torch.equal(augment(one, other), augment_together(one, other))
-
-
-def test_strided_images_are_augmented():
+def test_strided_images_are_augmented_alike():
     images = batch(*random_images(8, 20, 10))
     parameters = BatchAugment(seed=2).draw(torch.zeros(8, dtype=torch.bool), (20, 10))
     strided = images.to(memory_format=torch.channels_last)
-    assert torch.equal(augment(strided, parameters), augment(images, parameters))
+    result = augment(strided, parameters)
+    assert torch.equal(result, augment(images, parameters))
+    assert result.is_contiguous()
 
 
-def test_switched_off_it_is_the_test_transform():
+def test_with_everything_off_images_are_only_normalised():
     images = batch(*random_images(8, 20, 10))
     result = BatchAugment(**OFF, **PLAIN)(images, torch.zeros(8, dtype=torch.bool))
     assert torch.equal(result, normalise(images))
 
 
-def test_the_argument_is_left_as_it_is_and_the_generator_is_its_own():
+def test_images_are_not_changed_and_the_global_generator_is_not_used():
     images = batch(*random_images(16, 20, 10))
     before = images.clone()
     torch.manual_seed(0)
@@ -226,7 +189,7 @@ def test_the_argument_is_left_as_it_is_and_the_generator_is_its_own():
     assert torch.equal(first, second)
 
 
-def test_state_goes_on_where_it_stopped():
+def test_draws_continue_from_a_saved_state():
     infrared = torch.zeros(4, dtype=torch.bool)
     one = BatchAugment(seed=0)
     one.draw(infrared, (32, 16))
@@ -238,7 +201,7 @@ def test_state_goes_on_where_it_stopped():
     assert all(torch.equal(vars(found)[name], value) for name, value in vars(expected).items())
 
 
-# --- how often and how large ----------------------------------------------------------------------------------------
+# --- distributions of what is drawn ---------------------------------------------------------------------------------
 
 DRAWS = 40_000
 
@@ -247,7 +210,7 @@ def shares(colour: torch.Tensor) -> list[float]:
     return (torch.bincount(colour, minlength=5) / len(colour)).tolist()
 
 
-def test_each_of_the_four_is_drawn_equally_and_applied_half_the_time():
+def test_four_colour_changes_are_drawn_equally_and_applied_half_the_time():
     colour = BatchAugment(seed=0).draw(torch.zeros(DRAWS, dtype=torch.bool), (64, 32)).colour
     np.testing.assert_allclose(shares(colour), [0.5, 0.125, 0.125, 0.125, 0.125], atol=0.01)
 
@@ -255,7 +218,7 @@ def test_each_of_the_four_is_drawn_equally_and_applied_half_the_time():
 @pytest.mark.parametrize(
     ("switch", "kind"), [("color_jitter", HUE), ("vimc_wg", GRAYSCALE), ("vimc_cc", CUTMIX), ("vimc_sj", JITTER)]
 )
-def test_a_switch_leaves_nothing_in_its_place(switch, kind):
+def test_a_switched_off_change_leaves_the_others_as_they_are(switch, kind):
     infrared = torch.zeros(DRAWS, dtype=torch.bool)
     on = BatchAugment(seed=0).draw(infrared, (64, 32)).colour
     off = BatchAugment(seed=0, **{switch: False}).draw(infrared, (64, 32)).colour
@@ -275,7 +238,7 @@ def test_colour_parameters():
     assert p.hue.std() == pytest.approx(0.4 / 12**0.5, rel=0.02)
     torch.testing.assert_close(p.weights.sum(dim=1), torch.ones(DRAWS))
     np.testing.assert_allclose(p.weights.mean(dim=0), [1 / 3] * 3, atol=0.005)
-    pairs = torch.bincount(p.channels[:, 0] * 3 + p.channels[:, 1], minlength=9).reshape(3, 3) / DRAWS
+    pairs = torch.bincount(p.background * 3 + p.foreground, minlength=9).reshape(3, 3) / DRAWS
     np.testing.assert_allclose(pairs, (np.ones((3, 3)) - np.eye(3)) / 6, atol=0.01)
     assert p.factor.mean() == pytest.approx(0.5, abs=0.01)
 
@@ -310,9 +273,9 @@ def cutmix_boxes(region: str) -> tuple[torch.Tensor, ...]:
 
 def test_released_cutmix_region_is_swapped():
     top, left, height, width = cutmix_boxes("released")
-    assert (top + height).max() == 192  # the lower half of 384 rows is never pasted
-    assert (left + width).max() == 384  # columns that the image does not have
-    assert (left >= 192).float().mean() == pytest.approx(0.26, abs=0.01)  # wholly outside
+    assert (top + height).max() == 192  # of 384 rows: the lower half is never replaced
+    assert (left + width).max() == 384  # of 192 columns
+    assert (left >= 192).float().mean() == pytest.approx(0.26, abs=0.01)  # completely outside the image
 
 
 def test_full_cutmix_region_is_the_image():
@@ -324,14 +287,13 @@ def test_full_cutmix_region_is_the_image():
     assert (height > 0).all()
 
 
-def test_rectangles_that_never_fit_change_nothing():
-    """On a strip of one column no rectangle is narrower than the image in any of the ten tries."""
+def test_without_a_rectangle_that_fits_nothing_changes():
+    """In an image of one column, none of the ten rectangles fits."""
     p = BatchAugment(seed=0, cutmix_region="full").draw(torch.zeros(50, dtype=torch.bool), (200, 1))
     assert (p.cutmix_box[:, 2:] == 0).all()
     images = batch(*random_images(50, 200, 1))
-    pasted = channel_cutmix(images, p.channels[:, 0], p.channels[:, 1], p.cutmix_box)
-    rows = torch.arange(50)
-    assert torch.equal(pasted[:, 0], images[rows, p.channels[:, 0]])
+    pasted = channel_cutmix(images, p.background, p.foreground, p.cutmix_box)
+    assert torch.equal(pasted[:, 0], images[torch.arange(50), p.background])
 
 
 def test_unknown_region_is_refused():

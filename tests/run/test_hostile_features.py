@@ -1,4 +1,4 @@
-"""Features that are broken or hostile: scored, or refused in one line."""
+"""Broken and hostile features files are scored, or refused with an error message of one line."""
 
 import io
 import zipfile
@@ -24,15 +24,15 @@ GOOD = {
 
 
 def packed(save: Callable = np.savez, **changes: object) -> bytes:
-    """GOOD with some arrays replaced, or left out where None."""
+    """A features file with the arrays of GOOD, some of them replaced, or left out where None."""
     arrays = {name: values for name, values in (GOOD | changes).items() if values is not None}
     file = io.BytesIO()
     save(file, **arrays)
     return file.getvalue()
 
 
-def bomb() -> bytes:
-    """Features whose zeros would take 2 GB."""
+def zip_bomb() -> bytes:
+    """Features that unpack to 2 GB of zeros."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("original.npy", "w") as member:
         header = {"descr": "<f4", "fortran_order": False, "shape": (4, 2**27)}
@@ -42,8 +42,8 @@ def bomb() -> bytes:
     return file.getvalue()
 
 
-def claiming(shape: tuple[int, ...]) -> bytes:
-    """An array that is said to be of ``shape`` and holds 16 bytes."""
+def with_shape_in_header(shape: tuple[int, ...]) -> bytes:
+    """Features with an array of 16 bytes whose header says it has this shape."""
     member = io.BytesIO()
     np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
     file = io.BytesIO()
@@ -55,18 +55,18 @@ def claiming(shape: tuple[int, ...]) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "nothing": (lambda: b"", "not a file of features"),
-    "text": (lambda: b"features", "not a file of features"),
-    "half": (lambda: packed()[:700], "not a file of features"),
-    "one array": (lambda: (f := io.BytesIO(), np.save(f, np.eye(3)), f.getvalue())[2], "not a file of features"),
+    "empty file": (lambda: b"", "not a features file"),
+    "text": (lambda: b"features", "not a features file"),
+    "truncated": (lambda: packed()[:700], "not a features file"),
+    "one bare array": (lambda: (f := io.BytesIO(), np.save(f, np.eye(3)), f.getvalue())[2], "not a features file"),
     "objects": (lambda: packed(original=np.array([{}] * 4, dtype=object)), "Object arrays cannot be loaded"),
     "paths of objects": (lambda: packed(paths=np.array(["a"] * 4, dtype=object)), "Object arrays cannot be loaded"),
     "no original": (lambda: packed(original=None), "lacks the array original"),
     "no cameras": (lambda: packed(cameras=None), "lacks the array cameras"),
-    "another length": (lambda: packed(cameras=np.array([2, 3])), "of one length"),
-    "another dimension": (lambda: packed(red=np.eye(5, dtype=np.float32)[:4]), "equally many dimensions"),
-    "one row": (lambda: packed(original=np.ones(4)), "should be (images, dimensions)"),
-    "images": (lambda: packed(original=np.ones((4, 2, 2))), "should be (images, dimensions)"),
+    "different lengths": (lambda: packed(cameras=np.array([2, 3])), "of one length"),
+    "different dimensions": (lambda: packed(red=np.eye(5, dtype=np.float32)[:4]), "equally many dimensions"),
+    "one-dimensional": (lambda: packed(original=np.ones(4)), "should be (images, dimensions)"),
+    "three-dimensional": (lambda: packed(original=np.ones((4, 2, 2))), "should be (images, dimensions)"),
     "a table of identities": (lambda: packed(identities=np.ones((4, 1), int)), "identities should have one dimension"),
     "a single identity": (lambda: packed(identities=np.array(1)), "identities should have one dimension"),
     "text features": (lambda: packed(original=np.full((4, 4), "a")), "original should hold numbers"),
@@ -76,16 +76,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "paths of numbers": (lambda: packed(paths=np.arange(4)), "paths should hold text"),
     "records": (lambda: packed(original=np.zeros((4, 4), "f4,i4")), "original should hold numbers"),
     "NaN": (lambda: packed(original=np.full((4, 4), np.nan)), "not finite"),
-    "no image": (lambda: packed(**{name: values[:0] for name, values in GOOD.items()}), "no feature of"),
-    "another camera": (lambda: packed(cameras=np.array([2, 2, 3, 9])), "camera 9 is none of regdb's"),
-    "a bomb": (bomb, "it would unpack to"),
-    "a claim": (lambda: claiming((4, 10**12)), "not a file of features"),
-    "a small claim": (lambda: claiming((4, 4)), "not a file of features"),
-    "a claim below nothing": (lambda: claiming((-4, 4)), "not a file of features"),
+    "no image": (lambda: packed(**{name: values[:0] for name, values in GOOD.items()}), "there is no thermal image"),
+    "unknown camera": (lambda: packed(cameras=np.array([2, 2, 3, 9])), "RegDB has cameras (2, 3), not 9"),
+    "zip bomb": (zip_bomb, "it would unpack to"),
+    "huge shape in the header": (lambda: with_shape_in_header((4, 10**12)), "not a features file"),
+    "too large a shape in the header": (lambda: with_shape_in_header((4, 4)), "not a features file"),
+    "negative shape in the header": (lambda: with_shape_in_header((-4, 4)), "not a features file"),
 }
 
 
-def scored(path: Path) -> int:
+def exit_code(path: Path) -> int:
     with within(20):
         return run_program(lambda: score_main([str(path), "--dataset", "regdb", "--k1", "2", "--k2", "1"]))
 
@@ -95,7 +95,7 @@ def test_refused_in_one_line(case, tmp_path, capsys):
     make, message = REFUSED[case]
     path = tmp_path / "f.npz"
     path.write_bytes(make())
-    assert scored(path) == 2
+    assert exit_code(path) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")
@@ -103,9 +103,9 @@ def test_refused_in_one_line(case, tmp_path, capsys):
     assert len(error) < 500
 
 
-def test_what_is_no_file(tmp_path, capsys):
-    assert scored(tmp_path) == 2
-    assert scored(tmp_path / "absent.npz") == 2
+def test_folder_and_missing_file(tmp_path, capsys):
+    assert exit_code(tmp_path) == 2
+    assert exit_code(tmp_path / "absent.npz") == 2
     assert capsys.readouterr().err.count("\n") == 2
 
 
@@ -119,13 +119,13 @@ def test_what_is_no_file(tmp_path, capsys):
         packed(original=np.eye(4, dtype=int)),
     ],
 )
-def test_read(content, tmp_path):
+def test_valid_variants(content, tmp_path):
     (tmp_path / "f.npz").write_bytes(content)
-    assert scored(tmp_path / "f.npz") == 0
+    assert exit_code(tmp_path / "f.npz") == 0
 
 
-def test_golden_features_are_read():
-    assert scored(GOLDEN / "regdb_features.npz") == 0
+def test_golden_features():
+    assert exit_code(GOLDEN / "regdb_features.npz") == 0
 
 
 def fuzz(count: int, tmp_path: Path, capsys, tally) -> None:
@@ -133,10 +133,10 @@ def fuzz(count: int, tmp_path: Path, capsys, tally) -> None:
     for seed, data in enumerate((packed(), packed(np.savez_compressed))):
         for content in mutations(data, seed, count // 2):
             path.write_bytes(content)
-            codes.append(scored(path))
+            codes.append(exit_code(path))
             assert capsys.readouterr().err.count("\n") == (codes[-1] == 2)
     assert set(codes) <= {0, 2}
-    tally(len(codes), f"damaged files of features: {codes.count(0)} scored, {codes.count(2)} refused")
+    tally(len(codes), f"damaged features files: {codes.count(0)} scored, {codes.count(2)} refused")
     assert codes.count(2) > count / 2
 
 

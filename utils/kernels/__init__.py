@@ -1,19 +1,22 @@
-"""The inner loops of scoring: compiled by numba on the CPU; in torch on other devices, and where numba is missing."""
+"""The inner loops of scoring: compiled by numba for the CPU; in torch for other devices, or where numba is missing.
+
+Both modules have the same functions; :mod:`utils.kernels.torch` documents them.
+"""
 
 import logging
 from types import ModuleType
 
 from torch import device as Device
 
-from utils.kernels import torch as kernels_torch
+from utils.kernels import torch as torch_kernels  # from here on `utils.kernels.torch` is this module, not the library
 
 try:
     from utils.kernels import numba as on_cpu
-except ImportError:  # not installed for this Python
-    on_cpu = kernels_torch
-    logging.getLogger(__name__).warning("numba cannot be imported: scoring will take some twenty times as long")
+except ImportError:  # numba is not installed
+    on_cpu = torch_kernels
+    logging.getLogger(__name__).warning("numba cannot be imported: scoring will take about twenty times as long")
 
 
 def kernels_for(device: Device) -> ModuleType:
-    """The module whose functions take tensors of this device; :mod:`utils.kernels.torch` documents them."""
-    return on_cpu if device.type == "cpu" else kernels_torch
+    """The module whose functions take tensors on this device."""
+    return on_cpu if device.type == "cpu" else torch_kernels

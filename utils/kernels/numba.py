@@ -1,23 +1,19 @@
-"""The inner loops of scoring, compiled by numba.
-
-Same functions, arguments and results as :mod:`utils.kernels.torch`, which documents them; tensors of the CPU alone.
-"""
+"""The inner loops of scoring, compiled by numba, for tensors on the CPU; :mod:`utils.kernels.torch` documents them."""
 
 import numpy as np
 import torch
-from numba import prange
+from numba import njit, prange
 from torch import Tensor
 
 from utils.kernels.compiled import compiled
+from utils.kernels.torch import Ranks
 
-LANES = 128  # gallery rows that are compared with a query side by side, by vector instructions
-TOGETHER = 4  # candidates whose minima are added up before the sum is stored
+LANES = 128  # gallery rows that are compared with a query row at a time, by vector instructions
+UNROLLED = 4  # candidates whose minima are added up before the sum is stored
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
-    assert 0 <= count <= values.shape[1]  # compiled code checks no bounds
-    if not count:
-        return torch.empty((len(values), 0), dtype=torch.int64)
+    assert 0 < count <= values.shape[1]  # compiled code does not check bounds
     return torch.from_numpy(_smallest(values.numpy(), count))
 
 
@@ -32,207 +28,181 @@ def _smallest(values, count):
             value = values[i, j]
             if held == count and not value < best[count - 1]:
                 continue
-            place = held if held < count else count - 1
-            while place > 0 and value < best[place - 1]:
-                best[place] = best[place - 1]
-                result[i, place] = result[i, place - 1]
-                place -= 1
-            best[place] = value
-            result[i, place] = j
+            k = held if held < count else count - 1
+            while k > 0 and value < best[k - 1]:
+                best[k] = best[k - 1]
+                result[i, k] = result[i, k - 1]
+                k -= 1
+            best[k] = value
+            result[i, k] = j
             held = min(held + 1, count)
     return result
 
 
-def row_maxima(values: Tensor, columns: Tensor) -> Tensor:
-    assert len(columns)
-    return torch.from_numpy(_row_maxima(values.numpy(), columns.numpy()))
+def jaccard(neighbours: Tensor, weights: Tensor, query_members: Tensor, gallery_members: Tensor) -> Tensor:
+    spectra = gallery_members.shape[1]
+    assert spectra <= LANES
+    sparse = neighbours.contiguous().numpy().astype(np.int32), weights.contiguous().numpy()  # int32 saves cache
+    query_V = _mean_weights(query_members.contiguous().numpy(), *sparse)
+    return torch.from_numpy(_jaccard(*query_V, *sparse, gallery_members.contiguous().flatten(0, 1).numpy(), spectra))
 
 
 @compiled
-def _row_maxima(values, columns):
-    result = np.empty(len(values), dtype=values.dtype)
-    for i in prange(len(values)):
-        largest = values[i, columns[0]]
-        for column in columns:
-            largest = max(largest, values[i, column])
-        result[i] = largest
-    return result
-
-
-def jaccard_blend(
-    near: Tensor,
-    weight: Tensor,
-    query_members: Tensor,
-    members: Tensor,
-    mean_distance: Tensor,
-    columns: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    lists = near.numpy().astype(np.int32), weight.numpy()  # narrow, so that they stay in the cache
-    gallery = members.flatten(0, 1).numpy(), members.shape[1]
-    more = (values.numpy() for values in (mean_distance, columns, scale))
-    return torch.from_numpy(_jaccard_blend(*_row_means(query_members.numpy(), *lists), *lists, *gallery, *more))
-
-
-@compiled
-def _jaccard_blend(
-    query_weight, query_column, query_start, near, weight, members, spectra, mean_distance, columns, scale
-):
-    queries, images = len(mean_distance), len(columns)
-    candidates, neighbours = near.shape
-    width = np.float32(members.shape[1])
-    step = max(1, LANES // spectra)  # images of a tile
-    result = np.ones((queries, images), dtype=np.float32)
-    for tile in prange((images + step - 1) // step):
-        # The weights of the tile's rows, by those candidates that any of them has: gallery images side by side have
-        # most of theirs in common, and what they have stays in the cache while all queries pass by.
-        low, high = tile * step, min(images, (tile + 1) * step)
-        slot = np.full(candidates, -1, dtype=np.int32)
-        slots = 0
-        for row in range(low * spectra, high * spectra):
-            for member in members[row]:
-                for entry in range(neighbours):
-                    if weight[member, entry] > 0 and slot[near[member, entry]] < 0:
-                        slot[near[member, entry]] = slots
-                        slots += 1
-        tile_weight = np.zeros((slots, LANES), dtype=np.float32)
-        for row in range(low * spectra, high * spectra):
-            for member in members[row]:
-                for entry in range(neighbours):
-                    if weight[member, entry] > 0:
-                        tile_weight[slot[near[member, entry]], row - low * spectra] += weight[member, entry] / width
-
-        slots_of_query = np.empty(candidates + TOGETHER, dtype=np.int32)
-        own = np.empty(candidates + TOGETHER, dtype=np.float32)
-        sigma = np.empty(LANES, dtype=np.float32)
-        for i in range(queries):
-            shared = 0
-            for entry in range(query_start[i], query_start[i + 1]):
-                place = slot[query_column[entry]]
-                if place >= 0:
-                    slots_of_query[shared], own[shared] = place, query_weight[entry]
-                    shared += 1
-            if shared == 0:  # most tiles hold nobody like the query
-                continue
-            slots_of_query[shared : shared + TOGETHER] = 0
-            own[shared : shared + TOGETHER] = 0  # the minimum with nothing is nothing
-            sigma[:] = 0
-            for k in range(0, shared, TOGETHER):
-                a, b, c, d = slots_of_query[k], slots_of_query[k + 1], slots_of_query[k + 2], slots_of_query[k + 3]
-                own_a, own_b, own_c, own_d = own[k], own[k + 1], own[k + 2], own[k + 3]
-                for lane in range(LANES):
-                    sigma[lane] += (
-                        min(tile_weight[a, lane], own_a)
-                        + min(tile_weight[b, lane], own_b)
-                        + min(tile_weight[c, lane], own_c)
-                        + min(tile_weight[d, lane], own_d)
-                    )
-            for j in range(low, high):
-                jaccard = np.float32(spectra)
-                for lane in range((j - low) * spectra, (j - low + 1) * spectra):
-                    jaccard -= sigma[lane] / (np.float32(2) - sigma[lane])
-                result[i, j] = jaccard / spectra
-    for i in prange(queries):  # not above: going down the rows of a tile would miss the cache at every step
-        for j in range(images):
-            result[i, j] = scale[i, 0] * result[i, j] + scale[i, 1] * mean_distance[i, columns[j]]
-    return result
-
-
-@compiled
-def _row_means(members, near, weight):
-    """Mean weights of the candidates listed in each row, in the order of the rows: (weights, their candidates), and
-    where each row's begin and the last one's end."""
+def _mean_weights(members, neighbours, weights):
+    """Sparse mean of the members' weights: row i has ``mean[start[i] : start[i + 1]]`` for the candidates ``column``
+    at the same positions."""
     rows, width = members.shape
-    candidates, neighbours = near.shape
+    candidates, k = neighbours.shape
     start = np.zeros(rows + 1, dtype=np.int64)
     for i in prange(rows):
-        seen = np.zeros(candidates, dtype=np.bool_)
-        for member in members[i]:
-            for entry in range(neighbours):
-                if weight[member, entry] > 0:
-                    start[i + 1] += not seen[near[member, entry]]
-                    seen[near[member, entry]] = True
+        start[i + 1] = _number(np.full(candidates, -1, dtype=np.int32), members[i : i + 1], neighbours, weights)
     for i in range(rows):
         start[i + 1] += start[i]
     column = np.empty(start[rows], dtype=np.int32)
     mean = np.zeros(start[rows], dtype=np.float32)
     for i in prange(rows):
-        place = np.full(candidates, -1, dtype=np.int64)
-        following = start[i]
+        slot = np.full(candidates, -1, dtype=np.int32)
+        _number(slot, members[i : i + 1], neighbours, weights)
         for member in members[i]:
-            for entry in range(neighbours):
-                if weight[member, entry] > 0:
-                    candidate = near[member, entry]
-                    if place[candidate] < 0:
-                        place[candidate] = following
-                        column[following] = candidate
-                        following += 1
-                    mean[place[candidate]] += weight[member, entry] / np.float32(width)
+            for n in range(k):
+                if weights[member, n] > 0:
+                    at = start[i] + slot[neighbours[member, n]]
+                    column[at] = neighbours[member, n]
+                    mean[at] += weights[member, n] / np.float32(width)
     return mean, column, start
 
 
-def query_figures(
-    distance: Tensor,
-    query_ids: Tensor,
-    query_cameras: Tensor,
-    gallery_ids: Tensor,
-    gallery_cameras: Tensor,
-    identities: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arrays = (values.numpy() for values in (distance, query_ids, query_cameras, gallery_ids, gallery_cameras))
-    place, length, precision, penalty = map(torch.from_numpy, _query_figures(*arrays, identities))
-    return place, length, precision, penalty
+@njit
+def _number(slot, members, neighbours, weights):
+    """Number the candidates that any member has a weight for, in ``slot``, where others keep -1; -> how many."""
+    slots = 0
+    for row in members:
+        for member in row:
+            for n in range(neighbours.shape[1]):
+                if weights[member, n] > 0 and slot[neighbours[member, n]] < 0:
+                    slot[neighbours[member, n]] = slots
+                    slots += 1
+    return slots
 
 
 @compiled
-def _query_figures(distance, query_ids, query_cameras, gallery_ids, gallery_cameras, identities):
+def _jaccard(query_V, query_column, query_start, neighbours, weights, members, spectra):
+    queries, images, candidates = len(query_start) - 1, len(members) // spectra, len(neighbours)
+    step = LANES // spectra  # images of a tile
+    result = np.ones((queries, images), dtype=np.float32)
+    for tile in prange((images + step - 1) // step):
+        # The dense weights of the tile's rows, for the candidates of any of them: gallery images side by side have
+        # most of theirs in common, and their weights stay in the cache while all queries pass by.
+        low, high = tile * step, min(images, (tile + 1) * step)
+        slot = np.full(candidates, -1, dtype=np.int32)
+        tile_members = members[low * spectra : high * spectra]
+        slots = _number(slot, tile_members, neighbours, weights)
+        tile_V = _dense_weights(slot, slots, tile_members, neighbours, weights)
+
+        shared_slot = np.empty(candidates + UNROLLED, dtype=np.int32)
+        shared_V = np.empty(candidates + UNROLLED, dtype=np.float32)
+        sigma = np.empty(LANES, dtype=np.float32)
+        for i in range(queries):
+            shared = 0  # candidates that both the query and the tile have weights for
+            for n in range(query_start[i], query_start[i + 1]):
+                if slot[query_column[n]] >= 0:
+                    shared_slot[shared], shared_V[shared] = slot[query_column[n]], query_V[n]
+                    shared += 1
+            if shared == 0:  # true of most tiles
+                continue
+            shared_slot[shared : shared + UNROLLED] = 0
+            shared_V[shared : shared + UNROLLED] = 0  # the minimum with 0 adds nothing
+            _sum_minima(sigma, tile_V, shared_slot, shared_V, shared)
+            for j in range(low, high):
+                distance = np.float32(spectra)
+                for lane in range((j - low) * spectra, (j - low + 1) * spectra):
+                    distance -= sigma[lane] / (np.float32(2) - sigma[lane])
+                result[i, j] = distance / spectra
+    return result
+
+
+@njit
+def _dense_weights(slot, slots, members, neighbours, weights):
+    """Mean of the members' weights: (rows, m) -> (slots, LANES), one column per row."""
+    width = np.float32(members.shape[1])
+    result = np.zeros((slots, LANES), dtype=np.float32)
+    for row in range(len(members)):
+        for member in members[row]:
+            for n in range(neighbours.shape[1]):
+                if weights[member, n] > 0:
+                    result[slot[neighbours[member, n]], row] += weights[member, n] / width
+    return result
+
+
+@njit
+def _sum_minima(sigma, tile_V, slot, V, count):
+    """Write the sums over n < ``count`` of min(tile_V[slot[n]], V[n]) into ``sigma``; the rest of V up to a multiple
+    of ``UNROLLED`` has to be 0."""
+    sigma[:] = 0
+    for n in range(0, count, UNROLLED):
+        a, b, c, d = slot[n], slot[n + 1], slot[n + 2], slot[n + 3]
+        V_a, V_b, V_c, V_d = V[n], V[n + 1], V[n + 2], V[n + 3]
+        for lane in range(LANES):
+            sigma[lane] += (
+                min(tile_V[a, lane], V_a)
+                + min(tile_V[b, lane], V_b)
+                + min(tile_V[c, lane], V_c)
+                + min(tile_V[d, lane], V_d)
+            )
+
+
+def rank_matches(
+    distance: Tensor, query_ids: Tensor, query_cameras: Tensor, gallery_ids: Tensor, gallery_cameras: Tensor
+) -> Ranks:
+    arrays = (values.numpy() for values in (distance, query_ids, query_cameras, gallery_ids, gallery_cameras))
+    counts = gallery_ids.bincount()
+    return Ranks(*map(torch.from_numpy, _rank_matches(*arrays, len(counts), int(counts.max()))))
+
+
+@compiled
+def _rank_matches(distance, query_ids, query_cameras, gallery_ids, gallery_cameras, identities, most):
     queries, images = distance.shape
-    place = np.full(queries, -1, dtype=np.int64)
-    length = np.zeros(queries, dtype=np.int64)
-    precision = np.zeros(queries)
-    penalty = np.zeros(queries)
+    identity_rank = np.zeros(queries, dtype=np.int64)
+    image_ranks = np.zeros((queries, most), dtype=np.int64)
     for i in prange(queries):
         row = distance[i]
-        first = np.full(identities, -1, dtype=np.int64)  # nearest image of each identity, the earliest of equals
-        others = np.empty(images, dtype=row.dtype)  # distances of the images that are ranked
-        hits = np.empty(images, dtype=np.int64)
-        ranked = matches = 0
+        first = np.full(identities, -1, dtype=np.int64)  # nearest image of each identity, the earliest of equal ones
+        listed = np.empty(images, dtype=row.dtype)  # distances of the images that are ranked
+        hits = np.empty(most, dtype=np.int64)
+        length = matches = 0
         for j in range(images):
             if gallery_cameras[j] == query_cameras[i]:
                 continue
-            others[ranked] = row[j]
-            ranked += 1
+            listed[length] = row[j]
+            length += 1
             identity = gallery_ids[j]
             if first[identity] < 0 or row[j] < row[first[identity]]:
                 first[identity] = j
             if identity == query_ids[i]:
                 hits[matches] = j
                 matches += 1
-        for identity in range(identities):
-            length[i] += first[identity] >= 0
         if matches == 0:
             continue
-
         hits = hits[:matches]
-        hits = hits[np.argsort(row[hits], kind="mergesort")]  # stable: equals in gallery order
-        for k in range(matches):
-            hit = row[hits[k]]
-            rank, equals = np.int32(1), np.int32(0)  # as wide as the distances, so that they are counted side by side
-            for j in range(ranked):
-                rank += np.int32(others[j] < hit)
-                equals += np.int32(others[j] == hit)
-            if equals > 1:  # rare: those that stand before it in the gallery rank before it
-                for j in range(hits[k]):
-                    rank += np.int32(gallery_cameras[j] != query_cameras[i] and row[j] == hit)
-            precision[i] += (k + 1) / rank
-            penalty[i] = (k + 1) / rank
-        precision[i] /= matches
+        hits = hits[np.argsort(row[hits], kind="mergesort")]  # stable: equal distances stay in gallery order
+        for n in range(matches):
+            image_ranks[i, n] = _rank(hits[n], row, listed[:length], gallery_cameras, query_cameras[i])
+        identity_rank[i] = 1
+        for image in first:
+            if image >= 0 and (row[image] < row[hits[0]] or (row[image] == row[hits[0]] and image < hits[0])):
+                identity_rank[i] += 1
+    return identity_rank, image_ranks
 
-        own = hits[0]
-        before = 0
-        for identity in range(identities):
-            nearest = first[identity]
-            if nearest >= 0 and (row[nearest] < row[own] or (row[nearest] == row[own] and nearest < own)):
-                before += 1
-        place[i] = before
-    return place, length, precision, penalty
+
+@njit
+def _rank(image, row, listed, cameras, camera):
+    """Rank of a gallery image, counted from 1, without sorting."""
+    distance = row[image]
+    rank, equal = np.int32(1), np.int32(0)  # as wide as the distances, for vector instructions
+    for j in range(len(listed)):
+        rank += np.int32(listed[j] < distance)
+        equal += np.int32(listed[j] == distance)
+    if equal > 1:  # rare
+        for j in range(image):
+            rank += np.int32(cameras[j] != camera and row[j] == distance)
+    return rank
