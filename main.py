@@ -1,9 +1,9 @@
-"""Train and test MCJA: ``python main.py --cfg configs/SYSU_MCJA.yml --gpu 0 --seed 8 --desc MCJA [KEY VALUE ...]``."""
+"""Train and test: ``python main.py --cfg configs/SYSU_MCJA.yml --gpu 0 --seed 8 --desc MCJA [KEY VALUE ...]``."""
 
 import os
 import signal
 
-if __name__ == "__main__":  # importing torch takes seconds, in which a signal should end the program in one line, too
+if __name__ == "__main__":  # importing torch takes seconds; a signal then ends the program with one line, too
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: (os.write(2, b"stopped while starting\n"), os._exit(128 + number)))
 
@@ -13,167 +13,204 @@ import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
+from torch import nn
 from yacs.config import CfgNode
 
 from configs import check_resume, get_config, get_continued_config
 from data import build_dataset
-from engine import build_evaluator, build_schedule, build_training, train
+from engine import build_evaluator, build_schedule, build_training
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator, require_testable
 from engine.state import has_states
-from engine.trainer import Training
-from models import MCJA, LoadReport, build_model, load_weights
+from engine.step import Training
+from engine.trainer import train
+from models import build_initial_model, build_model, load_weights
 from models.loading import read_state_dict, same_state
-from utils.results import Results, markdown_table, mean_figures, trial_figures
+from utils.results import Results, markdown_table, means, trials
 from utils.run.cli import Parser, run_program
 from utils.run.errors import Stopped, UserError
 from utils.run.files import write_json, write_text
-from utils.run.folder import CONFIG, RESULTS, Run, create_run_folder, discarded_without_model, is_complete
+from utils.run.folder import CONFIG, RESULTS, RunFolder, is_complete, make_folder
 from utils.run.logs import set_up_logging
 from utils.run.seeds import seed_everything
 
 logger = logging.getLogger("main")
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Train and test MCJA for visible-infrared person re-identification.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--cfg", type=Path, metavar="FILE", help="YAML configuration of a new run")
-    what.add_argument("--continue", dest="continued", type=Path, metavar="RUN_FOLDER", help="go on with a stopped run")
-    parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
-    parser.add_argument("--seed", type=int, help="seeds everything; drawn and logged if not given")
-    parser.add_argument("--desc", default="", help="appended to the name of the run's folder")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="override any configuration key")
-    arguments = parser.parse_intermixed_args(argv)
-    if arguments.seed is not None and not 0 <= arguments.seed < 2**32:
-        raise UserError(f"--seed: {arguments.seed} should be between 0 and {2**32 - 1}")
-    if arguments.continued and (arguments.seed is not None or arguments.desc):
-        raise UserError("--continue goes with neither --seed nor --desc: the run keeps its own")
-    return arguments
-
-
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = parse_arguments(argv)
-    command = shlex.join(["python", "main.py", *argv])
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     if arguments.continued and is_complete(arguments.continued):
         print(f"{arguments.continued} is complete: its results are in {arguments.continued / RESULTS}")
         return 0
-    run = Run.reopen(arguments.continued) if arguments.continued else None
-    goes_on = run is not None and has_states(run.folder)  # one that was stopped before its first state begins anew
-    if run and not goes_on and any(run.folder.glob("*.pth")):
-        raise UserError(f"--continue: {run.folder} holds models, but no training state; start a new run")
-    if run:
-        cfg = get_continued_config(run.folder / CONFIG, arguments.overrides)
-    else:
-        cfg = get_config(arguments.cfg, arguments.overrides)
-    origin = check_resume(cfg) if not goes_on else ""
-    device = select_device(arguments.gpu)
-    seed = seed_everything(run.conditions["seed"] if run else arguments.seed, deterministic=cfg.deterministic)
-
-    # everything that can fail on what the user gave comes before the run's folder is made
-    train_set = None if cfg.test_only else build_dataset(cfg, "train")
-    test_set = build_dataset(cfg, "test")
-    require_testable(test_set)
-    model, report = build_loaded_model(cfg, fresh=not goes_on)
-    place(model, device)
-    training = train_set and build_training(cfg, model, train_set, device, seed=seed)
-    evaluator = build_evaluator(cfg, test_set, device)
-
-    differences = {}
-    if run:
-        differences = run.go_on(command=command, device=describe_device(device))
-    else:
-        folder = create_run_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
-        run = Run.begin(folder, config=cfg.dump(), command=command, seed=seed, device=describe_device(device))
-    set_up_logging(run.folder / "log.txt")
-    logger.info("%s", "\n".join(f"{name}: {value}" for name, value in run.conditions.items()))
-    for name, (then, now) in differences.items():
-        logger.warning("not as when the run began, which may change its results: %s was %s, is %s", name, then, now)
-    logger.info("configuration:\n%s", cfg.dump().rstrip())
-    for dataset in filter(None, (train_set, test_set)):
-        logger.info(dataset.summary())
-    if report is not None:
-        logger.info("weights from %s: %s", cfg.resume, report)
-    if origin:
-        logger.info("%s", origin)
-
-    found = {}
-    with discarded_without_model(run.folder), closing(evaluator):
-        if training is not None:
-            try:
-                logger.info("losses: %s; %s on %s", training.criterion, training.precision, describe_device(device))
-                found["best_epoch"] = train_and_keep(cfg, training, evaluator, run, continued=goes_on)
-                results = test(cfg, evaluator, model, run.folder, trained=True)
-            except Stopped as stop:
-                folder = shlex.quote(str(run.folder))
-                stop.hint = f"go on with: python main.py --continue {folder} --gpu {arguments.gpu}"
-                raise
-        else:
-            results = test(cfg, evaluator, model, run.folder, trained=False)
-    write_results(run.folder, results, {"config": dict(cfg), **run.conditions, **found})
+    run = open_run(arguments)
+    parts = build(run)  # whatever can fail because of the input comes before a new run folder is made
+    folder = start(run, parts, arguments)
+    with folder.removed_if_empty(), closing(parts.evaluator):
+        try:
+            best_epoch = train_model(run.cfg, parts, folder.path)
+            results = test_models(run.cfg, parts, folder.path)
+        except Stopped as stop:
+            if parts.training:
+                path = shlex.quote(str(folder.path))
+                stop.hint = f"continue with: python main.py --continue {path} --gpu {arguments.gpu}"
+            raise
+    write_results(folder, results, {"config": dict(run.cfg), "best_epoch": best_epoch})
     return 0
 
 
-def build_loaded_model(cfg: CfgNode, *, fresh: bool = True) -> tuple[MCJA, LoadReport | None]:
-    """The network with the weights that it starts from, and how those of ``resume`` fitted.
-
-    Unless ``fresh``, one that a training state is to fill.
-    """
-    if not fresh:
-        return build_model(cfg, pretrained="none"), None
-    if not cfg.resume:
-        return build_model(cfg), None
-    model = build_model(cfg, pretrained="none")
-    report = load_weights(model, cfg.resume)
-    report.require_same_network(cfg.resume)
-    if cfg.test_only and "classifier.weight" in report.mismatched:
-        raise UserError(
-            f"{cfg.resume}: was trained on another number of classes than num_id {cfg.num_id}; set num_id to its own"
-        )
-    return model, report
-
-
-def train_and_keep(cfg: CfgNode, training: Training, evaluator: Evaluator, run: Run, *, continued: bool) -> int | None:
-    """Train to the end; the epoch of the best model."""
-    if not continued:
-        logger.info("before training, without re-ranking:\n%s", markdown_table(evaluator.test_plain(training.model)))
-    return train(training, build_schedule(cfg, evaluator), run.folder, continued=continued)
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(description="Train and test models for visible-infrared person re-identification.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--cfg", type=Path, metavar="FILE", help="YAML configuration of a new run")
+    what.add_argument("--continue", dest="continued", type=Path, metavar="RUN_FOLDER", help="continue a stopped run")
+    parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
+    parser.add_argument("--seed", type=int, help="seeds everything; drawn and logged if not given")
+    parser.add_argument("--desc", default="", help="appended to the name of the run folder")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="override any configuration key")
+    arguments = parser.parse_intermixed_args(argv)
+    arguments.command = shlex.join(["python", "main.py", *argv])
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**32:
+        raise UserError(f"--seed: {arguments.seed} should be between 0 and {2**32 - 1}")
+    if arguments.continued and (arguments.seed is not None or arguments.desc):
+        raise UserError("--continue takes neither --seed nor --desc: the run keeps its own")
+    return arguments
 
 
-def test(cfg: CfgNode, evaluator: Evaluator, model: MCJA, folder: Path, *, trained: bool) -> dict[str, Results]:
-    """Results by model: of ``resume``, or of the training's best and last ones."""
-    last = {}
-    if trained:
-        save_state(model.state_dict(), folder / LAST)
-        best = folder / BEST
-        # a training that never evaluated has no best model, and the last one may be the best: one test is then enough
-        if best.exists() and not same_state(read_state_dict(best), model.state_dict()):
-            last = {"last": evaluator.test(model)[0]}
-            load_weights(model, best)
-    results, features = evaluator.test(model)
-    if cfg.save_features:
-        features.save(folder / "features.npz")
-    name = "resume" if not trained else "best" if last else "best and last"
-    return {name: results, **last}
+class Run(NamedTuple):
+    """What a run needs to be built: its configuration, device and seed."""
+
+    cfg: CfgNode
+    device: torch.device
+    seed: int
+    folder: RunFolder | None  # of a continued run; None for a new one
 
 
-def write_results(folder: Path, results: dict[str, Results], conditions: dict[str, object]) -> None:
-    """``results.json`` and ``results.md``; the first model's results are *the* results."""
+class Parts(NamedTuple):
+    """What a run works with."""
+
+    model: nn.Module
+    training: Training | None  # None if the run only tests
+    evaluator: Evaluator
+    notes: list[str]  # for the log
+
+
+def open_run(arguments: argparse.Namespace) -> Run:
+    """A new run, configured by a YAML file, or a stopped run, configured by its folder."""
+    if arguments.continued:
+        folder = RunFolder.reopen(arguments.continued)
+        cfg = get_continued_config(folder.path / CONFIG, arguments.overrides)
+        seed = folder.conditions["seed"]
+    else:
+        folder, cfg, seed = None, get_config(arguments.cfg, arguments.overrides), arguments.seed
+    device = select_device(arguments.gpu)
+    return Run(cfg, device, seed_everything(seed, deterministic=cfg.deterministic), folder)
+
+
+def build(run: Run) -> Parts:
+    """Data sets, model, training and evaluator."""
+    cfg, device = run.cfg, run.device
+    train_set = None if cfg.test_only else build_dataset(cfg, "train")
+    test_set = build_dataset(cfg, "test")
+    require_testable(test_set)
+    model, notes = restorable_model(run) if run.folder and has_states(run.folder.path) else initial_model(run)
+    place(model, device)
+    training = build_training(cfg, model, train_set, device, seed=run.seed) if train_set else None
+    evaluator = build_evaluator(cfg, test_set, device)
+    if training:
+        notes += [training.dataset.summary(), f"  images: {training.loader.dataset.source}"]
+        notes.append(f"losses: {training.criterion}; {training.precision} on {describe_device(device)}")
+    notes += [test_set.summary(), f"  images: {evaluator.extractor.source}"]
+    return Parts(model, training, evaluator, notes)
+
+
+def initial_model(run: Run) -> tuple[nn.Module, list[str]]:
+    """The network that a run starts with, and what the log should say of its weights."""
+    if run.folder and any(run.folder.path.glob("*.pth")):
+        raise UserError(f"--continue: {run.folder.path} holds models, but no training state; start a new run")
+    origin = check_resume(run.cfg)
+    model, report = build_initial_model(run.cfg)
+    weights = f"weights from {run.cfg.resume}: {report}" if report else ""
+    return model, [note for note in (weights, origin) if note]
+
+
+def restorable_model(run: Run) -> tuple[nn.Module, list[str]]:
+    """The network of a run that continues; its weights come from the training state."""
+    return build_model(run.cfg, pretrained="none"), []
+
+
+def start(run: Run, parts: Parts, arguments: argparse.Namespace) -> RunFolder:
+    """Create the folder of a new run, or note in it that the run continues; begin the log."""
+    cfg, device, warnings = run.cfg, describe_device(run.device), []
+    if run.folder:
+        folder = run.folder
+        warnings = folder.note_continuation(command=arguments.command, device=device)
+    else:
+        path = make_folder(cfg.output_dir, cfg.dataset, cfg.prefix, arguments.desc)
+        folder = RunFolder.create(path, config=cfg.dump(), command=arguments.command, seed=run.seed, device=device)
+    set_up_logging(folder.path / "log.txt")
+    logger.info("%s", "\n".join(f"{name}: {value}" for name, value in folder.conditions.items()))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    logger.info("configuration:\n%s", cfg.dump().rstrip())
+    for note in parts.notes:
+        logger.info("%s", note)
+    return folder
+
+
+def train_model(cfg: CfgNode, parts: Parts, folder: Path) -> int | None:
+    """Train to the last epoch; the epoch of the best model."""
+    if not parts.training:
+        return None
+    if not has_states(folder):
+        table = markdown_table(parts.evaluator.test_plain(parts.model))
+        logger.info("before training, without re-ranking:\n%s", table)
+    return train(parts.training, build_schedule(cfg, parts.evaluator), folder)
+
+
+def test_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, Results]:
+    """Test the checkpoint ``resume``, or the best and the last model; the first results are the main ones."""
+    models = trained_models(cfg, parts, folder) if parts.training else {"resume": parts.model}
+    results: dict[str, Results] = {}
+    for name, model in models.items():
+        tested, features = parts.evaluator.test(model)
+        if cfg.save_features and not results:
+            features.save(folder / "features.npz")
+        results[name] = tested
+    return results
+
+
+def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, nn.Module]:
+    """The best and the last model; a single one if they are equal, or if no epoch was evaluated."""
+    last = parts.model
+    save_state(last.state_dict(), folder / LAST)
+    if not (folder / BEST).exists() or same_state(read_state_dict(folder / BEST), last.state_dict()):
+        return {"best and last": last}
+    best = place(build_model(cfg, pretrained="none"), parts.evaluator.device)  # apex may cache weights of `last`
+    load_weights(best, folder / BEST)
+    return {"best": best, "last": last}
+
+
+def write_results(folder: RunFolder, results: dict[str, Results], conditions: dict[str, object]) -> None:
+    """Write ``results.md`` and ``results.json``."""
     tables = "\n\n".join(f"{which} model:\n\n{markdown_table(table)}" for which, table in results.items())
     first = next(iter(results.values()))
     last = results.get("last", first)
     content = {
-        "results": mean_figures(first),
-        "trials": trial_figures(first),
-        "last": {"results": mean_figures(last), "trials": trial_figures(last)},
+        "results": means(first),
+        "trials": trials(first),
+        "last": {"results": means(last), "trials": trials(last)},
+        **folder.conditions,
+        **conditions,
     }
-    shown = "\n".join(f"- {name}: {conditions[name]}" for name in ("command", "seed", "device", "commit", "versions"))
-    write_text(folder / "results.md", f"{tables}\n\nIn percent, mean ± standard deviation over trials.\n\n{shown}\n")
-    write_json(folder / RESULTS, content | conditions)  # last: with it, the run is complete
-    logger.info("%s\nresults in %s", tables, folder)
+    shown = "\n".join(f"- {name}: {content[name]}" for name in ("command", "seed", "device", "commit", "versions"))
+    note = "In percent, mean ± standard deviation over trials."
+    write_text(folder.path / "results.md", f"{tables}\n\n{note}\n\n{shown}\n")
+    write_json(folder.path / RESULTS, content)  # last: with this file the run is complete
+    logger.info("%s\nresults in %s", tables, folder.path)
 
 
 if __name__ == "__main__":

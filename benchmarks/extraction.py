@@ -1,8 +1,8 @@
 """Speed of extraction: ``python -m benchmarks.extraction [--cfg FILE] [--gpu 0] [--json FILE] [KEY VALUE ...]``.
 
-A test set of made-up JPEGs, one in three infrared, through the whole extraction with all spectra. Two yardsticks in the
-same run: the straightforward way, which reads and resizes every image anew for each spectrum with PIL and torchvision,
-and passes infrared images four times, too; and the bound, the model alone on batches that are on the device already.
+Extracts all spectra of synthetic JPEG files, one in three infrared. Measured in the same run: the baseline, which
+reads and resizes every image again for each spectrum with PIL and torchvision, and passes infrared images four times,
+too; and the lower bound, the model alone on batches that are on the device.
 """
 
 import sys
@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional
 
-from benchmarks.data import make_images
+from benchmarks.data import JPEGFolder, write_images
 from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
-from data.datasets.base import ReIDDataset, Sample
+from data.datasets.base import ReIDDataset
+from data.datasets.images import ImageFiles
 from engine.device import describe_device, place
 from engine.extract import CHANNELS, Extractor
 from engine.precision import inference_dtype
@@ -29,25 +30,15 @@ from utils.features import SPECTRA
 from utils.run.cli import Parser, run_program
 
 
-class MadeTestSet(ReIDDataset):
-    """The JPEG files of one folder, every third one infrared."""
-
-    name = "made"
-    cameras = (1, 3)
-
-    def list_samples(self) -> list[Sample]:
-        return [
-            Sample(path.name, 1, 3 if i % 3 == 2 else 1, 1) for i, path in enumerate(sorted(self.root.glob("*.jpg")))
-        ]
-
-
-def one_by_one(model: nn.Module, dataset: ReIDDataset, device: torch.device, batch_size: int) -> None:
-    """The yardstick: each spectrum of each image read, resized and passed by itself, in float32."""
+def one_by_one(
+    model: nn.Module, dataset: ReIDDataset, image_size: tuple[int, int], device: torch.device, batch_size: int
+) -> None:
+    """The baseline: each spectrum of each image is read, resized and passed by itself, in float32."""
     with torch.inference_mode():
         for name in SPECTRA:
             for start in range(0, len(dataset), batch_size):
                 paths = dataset.paths[start : start + batch_size]
-                batch = torch.stack([_read(dataset.root / path, name, dataset.image_size) for path in paths])
+                batch = torch.stack([_read(dataset.root / path, name, image_size) for path in paths])
                 model(batch.to(device)).cpu()
 
 
@@ -62,20 +53,21 @@ def _read(path: Path, name: str, size: tuple[int, int]) -> Tensor:
 def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats: int) -> list[dict[str, object]]:
     model = place(build_model(cfg), device).eval()
     visible, infrared = int((~dataset.infrared).sum()), int(dataset.infrared.sum())
-    batch_size = cfg.test_batch_size
-    # what passes through the model, as extraction batches it
+    batch_size, source = cfg.test_batch_size, ImageFiles(dataset, cfg.image_size)
+    options = {"batch_size": batch_size, "num_workers": cfg.num_workers}
+    # what passes through the model, in the batches of the extraction
     sides = [(np.flatnonzero(~dataset.infrared), 4), (np.flatnonzero(dataset.infrared), 1)]
     resident = [
-        (normalise(dataset.source.take(positions[start : start + batch_size]).to(device)), passes)
+        (normalise(source.take(positions[start : start + batch_size]).to(device)), passes)
         for positions, passes in sides
         for start in range(0, len(positions), batch_size)
     ]
-    yardstick = measure(lambda: one_by_one(model, dataset, device, batch_size), repeats=repeats)
-    exact = Extractor(dataset, device, batch_size=batch_size, num_workers=cfg.num_workers)(model, all_spectra=True)
+    baseline = measure(lambda: one_by_one(model, dataset, cfg.image_size, device, batch_size), repeats=repeats)
+    exact = Extractor(dataset, source, device, **options)(model, all_spectra=True)
 
     rows = []
     for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16))):
-        extractor = Extractor(dataset, device, batch_size=batch_size, num_workers=cfg.num_workers, dtype=dtype)
+        extractor = Extractor(dataset, source, device, **options, dtype=dtype)
 
         @torch.inference_mode()
         def bound(dtype=dtype) -> None:
@@ -92,10 +84,10 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
             "precision": "float32" if dtype is None else str(dtype).split(".")[1],
             "seconds": timing.median,
             "images/s": len(dataset) / timing.median,
-            "one by one": yardstick.median,
-            "ratio": yardstick.median / timing.median,
+            "one by one": baseline.median,
+            "ratio": baseline.median / timing.median,
             "model alone": alone,
-            "of the bound": timing.median / alone,
+            "times the model alone": timing.median / alone,
             "relative error": _relative_error(found.spectra, exact.spectra),
         })  # fmt: skip
     return rows
@@ -113,17 +105,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--images", type=at_least_one, default=96, help="how many are made")
+    parser.add_argument("--images", type=at_least_one, default=96, help="how many are rendered")
     parser.add_argument("--repeats", type=at_least_one, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="where the report is written to")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write a report to this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])
     device = prepare(arguments.gpu, seed=arguments.seed)
     with tempfile.TemporaryDirectory() as name:
-        make_images(Path(name), arguments.images, arguments.seed)
-        rows = measure_extraction(cfg, device, MadeTestSet(name, "test", cfg.image_size), arguments.repeats)
+        write_images(Path(name), arguments.images, arguments.seed)
+        rows = measure_extraction(cfg, device, JPEGFolder(name, "test"), arguments.repeats)
     write_report(arguments.json, "extraction", rows, seed=arguments.seed, images=arguments.images)
     return 0
 

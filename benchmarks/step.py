@@ -1,8 +1,8 @@
 """Time and memory of the training step: ``python -m benchmarks.step [--cfg FILE] [--gpu 0] [--json FILE]``.
 
-The whole step (transfer, augmentation, forward, losses, backward, optimiser) on batches in pinned memory, against the
-yardstick: the same step fed one augmented batch that stays on the device. Batches are made up, so no data set is
-needed; how fast they can be read is for ``benchmarks.data`` to say.
+The whole step (transfer, augmentation, forward, losses, backward, optimiser) on random batches in pinned memory. The
+baseline is the same step on one augmented batch that stays on the device. How fast images are read is measured by
+``benchmarks.data``.
 """
 
 import sys
@@ -13,34 +13,34 @@ import torch
 from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data import build_augment
-from data.datasets.base import Batch
+from data.loaders import Batch
 from engine.device import describe_device, place
 from engine.precision import build_precision
-from engine.trainer import Training, train_step
+from engine.step import Training, build_step
 from losses import build_criterion
 from models import build_model
 from utils.run.cli import Parser, run_program
 
 
 class Resident:
-    """Stands for the augmentation where the batch is augmented already."""
+    """Replaces the augmentation: returns a batch that is augmented already."""
 
     def __init__(self, images: torch.Tensor):
         self.images = images
 
-    def __call__(self, images: torch.Tensor, infrared: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, is_infrared: torch.Tensor) -> torch.Tensor:
         return self.images
 
 
-def made_batches(count: int, size: int, p_size: int, image_size: tuple[int, int], *, pin: bool) -> list[Batch]:
+def random_batches(count: int, size: int, p_size: int, image_size: tuple[int, int], *, pin: bool) -> list[Batch]:
     """Random images of ``p_size`` identities, every other one infrared."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(size) * p_size // size
-    cameras = torch.where(torch.arange(size) % 2 == 0, 1, 3)
+    is_infrared = torch.arange(size) % 2 == 1
     batches = []
     for _ in range(count):
         images = torch.randint(0, 256, (size, 3, *image_size), dtype=torch.uint8, generator=random)
-        batches.append(Batch(images.pin_memory() if pin else images, labels, cameras, torch.arange(size)))
+        batches.append(Batch(images.pin_memory() if pin else images, labels, is_infrared, torch.arange(size)))
     return batches
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gpu", default="auto")
     parser.add_argument("--steps", type=at_least_one, default=20, help="steps per repeat")
     parser.add_argument("--repeats", type=at_least_one, default=3)
-    parser.add_argument("--json", type=json_file, help="where the report is written to")
+    parser.add_argument("--json", type=json_file, help="write a report to this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(argv)
     cfg = get_config(arguments.cfg, ["pretrained", "none", *arguments.overrides])
@@ -68,17 +68,19 @@ def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[s
         model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
     )
     size = cfg.p_size * cfg.k_size
-    batches = made_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
+    batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
     augment = build_augment(cfg, seed=0)
 
     def training(augment) -> Training:
-        parts = {"model": model, "criterion": build_criterion(cfg, device), "optimizer": optimizer, "loader": None}
-        return Training(**parts, augment=augment, device=device, precision=precision, compile=cfg.compile)
+        parts = {"model": model, "criterion": build_criterion(cfg, device), "optimizer": optimizer}
+        return Training(
+            **parts, augment=augment, dataset=None, loader=None, device=device, precision=precision, compile=cfg.compile
+        )
 
     def run(step, fed: list[Batch]):
         def steps_() -> None:
             for number in range(steps):
-                step(None, fed[number % len(fed)])
+                step(fed[number % len(fed)])
             if cuda:
                 torch.cuda.synchronize()
 
@@ -86,10 +88,10 @@ def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[s
 
     resident = batches[0]._replace(images=batches[0].images.to(device))
     augmented = augment(resident.images, resident.is_infrared)
-    bound = run(train_step(training(Resident(augmented))), [resident])
+    bound = run(build_step(training(Resident(augmented))), [resident])
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    whole = run(train_step(training(augment)), batches)
+    whole = run(build_step(training(augment)), batches)
 
     def augment_only() -> None:
         for number in range(steps):

@@ -1,4 +1,4 @@
-"""Configuration: defaults, then the data set's defaults, then a YAML file, then overrides; checked and frozen."""
+"""Configuration: defaults, the data set's defaults, a YAML file, then overrides; checked and frozen."""
 
 from configs.continuing import get_continued_config
 from configs.loading import get_config

@@ -1,4 +1,4 @@
-"""The configuration of a run that goes on."""
+"""The configuration of a continued run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,30 +9,28 @@ from configs.loading import get_config
 from configs.yaml_file import read_yaml
 from utils.run.errors import UserError
 
-# keys that a run may go on with other values of; all others could change its results
-HARMLESS = ("num_workers", "cache", "cache_dir", "data_root", "checkpoint_minutes", "log_period", "save_features")
+# Keys that may change on --continue, because they do not change results.
+MAY_CHANGE = ("num_workers", "cache", "cache_dir", "data_root", "checkpoint_minutes", "log_period", "save_features")
 
 
 def get_continued_config(path: Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """The configuration that a run wrote into its folder, with overrides of ``HARMLESS`` keys.
+    """The configuration in a run's folder, with overrides of ``MAY_CHANGE``.
 
     Raises:
-        UserError: as :func:`get_config`; the file lacks a key; the run was a test alone; or an override could change
-            its results.
+        UserError: as :func:`get_config`; a key is missing in the file; an override could change the results; or the
+            run only tests.
     """
     before, cfg = get_config(path), get_config(path, overrides)
-    lacking = sorted(set(before) - set(read_yaml(path)))
-    if lacking:
-        raise UserError(
-            f"{path}: lacks {', '.join(lacking[:5])}{' ...' if lacking[5:] else ''}; a run writes every key, and"
-            " goes on with what it began with: write what is missing as it was, or start a new run"
-        )
+    missing = sorted(before.keys() - read_yaml(path).keys())
+    if missing:  # today's default may not be the run's
+        names = f"{', '.join(missing[:5])}{' ...' if missing[5:] else ''}"
+        raise UserError(f"{path}: lacks {names}; add each with the value that the run began with, or start a new run")
     for key in cfg:
-        if cfg[key] != before[key] and key not in HARMLESS:
+        if cfg[key] != before[key] and key not in MAY_CHANGE:
             raise UserError(
                 f"{key}: {cfg[key]!r} (command line) could change the results of a run that began with {before[key]!r};"
-                f" --continue takes {', '.join(HARMLESS)}"
+                f" --continue takes {', '.join(MAY_CHANGE)}"
             )
     if cfg.test_only:
-        raise UserError(f"--continue: {path.parent} is a test, which has no state to go on from; run it anew")
+        raise UserError(f"--continue: {path.parent} is a test, which cannot be continued; start it again")
     return cfg

@@ -1,30 +1,27 @@
-"""Build the resolved configuration from defaults, a YAML file and command-line overrides."""
+"""Build the configuration of a run from defaults, a YAML file and command-line overrides."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
 
-from configs.checks import check_values, nearest
-from configs.default import dataset_cfg, strategy_cfg
+from configs.checks import check_choice, check_values, nearest
+from configs.default import strategy_cfg
 from configs.yaml_file import decode, read_yaml
+from data.datasets import DATASETS
 from utils.run.errors import UserError
 from utils.run.messages import shown, shown_name
 
 COMMAND_LINE = "command line"
-LARGEST = 10**300  # beyond it there is no float
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text (quote it)"}
 
 
 def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """Resolve a configuration.
+    """Build, check and freeze a configuration.
 
     Args:
-        path: YAML file with any of the keys in ``configs/default``.
-        overrides: flat sequence ``KEY VALUE KEY VALUE ...``; wins over the file.
-
-    Returns:
-        The frozen configuration.
+        path: YAML file with any of the keys in ``configs/default/strategy.py``.
+        overrides: ``KEY VALUE KEY VALUE ...``; they replace the values of the file.
 
     Raises:
         UserError: unknown key, wrong type or impossible value; names the key, the value, where it was given, and what
@@ -32,22 +29,14 @@ def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     """
     given = {key: (value, str(path)) for key, value in _read_file(Path(path)).items()}
     given |= {key: (value, COMMAND_LINE) for key, value in _pair(overrides).items()}
+    sources = {key: source for key, (_, source) in given.items()}
+    values = {key: _convert(key, value, source) for key, (value, source) in given.items()}
 
     cfg = strategy_cfg.clone()
-    dataset, source = given.get("dataset", (cfg.dataset, "default"))
-    dataset = _convert("dataset", dataset, cfg.dataset, source)
-    if dataset not in dataset_cfg:
-        raise UserError(
-            f"dataset: {shown(dataset)} ({source}) is unknown; choose from {', '.join(dataset_cfg)}"
-            f"{nearest(dataset, dataset_cfg)}"
-        )
-    cfg.update(dataset_cfg[dataset].clone())
-
-    for key, (value, source) in given.items():
-        if key not in cfg:
-            raise UserError(f"{shown_name(key)}: {shown(value)} ({source}) sets an unknown key{nearest(key, cfg)}")
-        cfg[key] = _convert(key, value, cfg[key], source)
-    check_values(cfg, {key: source for key, (_, source) in given.items()})
+    cfg.update(values)
+    check_choice(cfg, "dataset", DATASETS, sources)
+    cfg.update({**DATASETS[cfg.dataset].defaults, **values})
+    check_values(cfg, sources)
     cfg.freeze()
     return cfg
 
@@ -62,22 +51,24 @@ def _read_file(path: Path) -> dict[str, object]:
         raise UserError(f"{path}: no such configuration file{nearest(path.name, siblings)}") from None
 
 
-def _pair(overrides: Sequence[str]) -> dict[str, object]:
+def _pair(overrides: Sequence[str]) -> dict[str, str]:
     if len(overrides) % 2:
         raise UserError(f"{COMMAND_LINE}: overrides are KEY VALUE pairs; {shown(overrides[-1])} has no partner")
-    return dict(zip(overrides[::2], overrides[1::2], strict=True))  # the last one wins, as with other programs
+    return dict(zip(overrides[::2], overrides[1::2], strict=True))  # the last one wins, as usual on command lines
 
 
-def _convert(key: str, value: object, default: object, source: str) -> object:
-    """``value`` as the type of ``default``; text is read as a Python or YAML literal unless text is wanted."""
-    wanted = type(default)
+def _convert(key: str, value: object, source: str) -> object:
+    """``value`` in the type of the key's default."""
+    if key not in strategy_cfg:
+        hint = nearest(key, strategy_cfg)
+        raise UserError(f"{shown_name(key)}: {shown(value)} ({source}) sets an unknown key{hint}")
+    wanted = type(strategy_cfg[key])
     decoded = decode(value) if isinstance(value, str) and wanted is not str else value
     if wanted is float and type(decoded) is int:
-        return float(decoded) if abs(decoded) < LARGEST else math.inf  # which no rule lets pass
-    if wanted in (list, tuple) and isinstance(decoded, list | tuple):
-        if all(type(item) is int for item in decoded):
+        return float(decoded)
+    if wanted in (list, tuple):
+        if isinstance(decoded, list | tuple) and all(type(item) is int for item in decoded):
             return wanted(decoded)
     elif type(decoded) is wanted:
         return decoded
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text (quote it)"}
-    raise UserError(f"{key}: {shown(value)} ({source}) should be {names.get(wanted, 'a list of whole numbers')}")
+    raise UserError(f"{key}: {shown(value)} ({source}) should be {TYPE_NAMES.get(wanted, 'a list of whole numbers')}")

@@ -6,48 +6,33 @@ import torch
 from yacs.config import CfgNode
 
 from data.augment import BatchAugment
-from data.cache import cached_source
+from data.cache import device_source, disk_source
+from data.datasets import DATASETS
 from data.datasets.base import ReIDDataset
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
+from data.datasets.images import ImageFiles, ImageSource
 from data.loaders import Loader, train_loader
 from data.samplers import EpochSampler, Sizes
-from data.unreadable import find_unreadable, leave_out
+from data.unreadable import find_unreadable
 from utils.run.errors import UserError
-
-__all__ = [
-    "DATASETS",
-    "build_augment",
-    "build_dataset",
-    "build_sampler",
-    "build_train_loader",
-    "cache_folder",
-    "cache_images",
-    "check_numbers",
-    "open_dataset",
-    "skips_unreadable",
-]
-
-DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}
 
 
 def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
-    """Open and check one split of the configured data set."""
+    """One split of the configured data set, with its numbers checked and unreadable training images left out."""
     dataset = open_dataset(cfg, split)
     check_numbers(cfg, dataset)
     if skips_unreadable(cfg, split):
-        leave_out(dataset, find_unreadable(dataset, num_workers=cfg.num_workers))
+        dataset = dataset.without(find_unreadable(dataset, cfg.image_size, num_workers=cfg.num_workers))
     return dataset
 
 
 def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
-    return DATASETS[cfg.dataset](cfg.data_root, split, cfg.image_size, trial=cfg.trial)
+    return DATASETS[cfg.dataset](cfg.data_root, split, trial=cfg.trial)
 
 
 def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
-    """Raise ``UserError`` unless identities and cameras are as many as configured."""
-    if cfg.num_cam != len(dataset.cameras):
-        cameras = len(dataset.cameras)
+    """Raise ``UserError`` if ``num_cam`` or ``num_id`` differ from the data set."""
+    cameras = len(dataset.cameras_of())
+    if cfg.num_cam != cameras:
         raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {cameras} cameras; set num_cam {cameras}")
     if dataset.split == "train" and cfg.num_id != dataset.num_identities:
         raise UserError(
@@ -57,15 +42,17 @@ def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
 
 
 def skips_unreadable(cfg: CfgNode, split: str) -> bool:
-    """Never of the test set: without some of its images it would not be the published one."""
+    """Test images are never left out: metrics of a smaller test set cannot be compared with published ones."""
     return cfg.skip_unreadable and split == "train"
 
 
-def cache_images(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> None:
-    """Put the configured cache, built where there is none, in the place of the image files."""
-    if cfg.cache != "none":
-        folder = cache_folder(cfg)
-        dataset.source = cached_source(dataset, cfg.cache, folder=folder, device=device, num_workers=cfg.num_workers)
+def build_source(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> ImageSource:
+    """Where the images are read from: files, or the configured cache, which is filled first if it is new."""
+    if cfg.cache == "disk":
+        return disk_source(dataset, cfg.image_size, cache_folder(cfg), num_workers=cfg.num_workers)
+    if cfg.cache == "device":
+        return device_source(dataset, cfg.image_size, cache_folder(cfg), device, num_workers=cfg.num_workers)
+    return ImageFiles(dataset, cfg.image_size)
 
 
 def cache_folder(cfg: CfgNode) -> Path:
@@ -78,9 +65,9 @@ def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSamp
 
 
 def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
-    sampler = build_sampler(cfg, dataset, seed=seed)
-    cache_images(cfg, dataset, device)  # last, because it may take long
-    return train_loader(dataset, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
+    sampler = build_sampler(cfg, dataset, seed=seed)  # before the source, which may take minutes
+    source = build_source(cfg, dataset, device)
+    return train_loader(dataset, source, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
 
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:

@@ -11,8 +11,9 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from data.hue import adjust_hue, hue_tables, whole_steps
+from data.hue import adjust_hue
 from data.transfer import send
 from data.vimc import (
     CUTMIX,
@@ -26,11 +27,6 @@ from data.vimc import (
     weighted_grayscale,
 )
 
-try:
-    from data.augment_numba import augment_each
-except ImportError:  # numba is not installed for this Python
-    augment_each = None
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
@@ -38,6 +34,7 @@ HUE_RANGE = 0.2
 CUTMIX_AREA = (0.02, 0.33)  # of the image
 ERASE_AREA = (0.02, 0.30)
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
+CPU_CHUNK = 8
 TRIES = 10  # to find a rectangle that fits
 
 
@@ -154,30 +151,27 @@ class BatchAugment:
 
 
 def augment(images: Tensor, parameters: Parameters) -> Tensor:
-    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W)."""
-    if images.device.type != "cpu" or augment_each is None:
-        return augment_together(images, parameters)
-    every_level = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
-    return augment_each(
-        images,
-        **{**vars(parameters), "hue": whole_steps(parameters.hue)},
-        tables=hue_tables(images.device),
-        levels=normalise(every_level)[:, 0],
-        padding=PADDING_VALUE,
-    )
+    """Apply drawn parameters: uint8 (B, 3, H, W) on any device -> normalised float32 (B, 3, H, W) there."""
+    result = torch.empty(images.shape, device=images.device)
+    chunk = CPU_CHUNK if images.device.type == "cpu" else len(images)
+    for start in range(0, len(images), chunk):
+        rows = slice(start, start + chunk)
+        some = parameters.of(rows)
+        changed = _change_colours(images[rows], some)
+        changed = _flip_and_crop2(changed, some.flip, some.shift)
+        _erase(normalise(changed, out=result[rows]), some.erase_box)
+    return result
 
 
-def augment_together(images: Tensor, parameters: Parameters) -> Tensor:
-    """The whole batch in few steps, as a GPU likes it."""
-    rows = {kind: send((parameters.colour == kind).nonzero()[:, 0], images.device) for kind in CHANGES}
-    parameters = parameters.to(images.device)
-    return _finish(_colour(images, parameters, rows), parameters)
+def _erase(images: Tensor, boxes: Tensor) -> None:
+    for image, (top, left, height, width) in zip(images, boxes.tolist()):
+        image[:, top : top + height, left : left + width] = 0
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor, out=None) -> Tensor:
     """uint8 -> float32 in [0, 1] -> less the ImageNet mean, divided by its deviation; the shape stays."""
     mean, std = _imagenet(images.device)
-    return (images / 255).sub_(mean).div_(std)
+    return torch.div(images, 255,out=out).sub_(mean).div_(std)
 
 
 @cache
@@ -195,31 +189,33 @@ CHANGES: dict[int, Callable[[Tensor, Parameters], Tensor]] = {
 }
 
 
-def _colour(images: Tensor, parameters: Parameters, rows: dict[int, Tensor]) -> Tensor:
+def _change_colours(images: Tensor, parameters: Parameters) -> Tensor:
     """Change the ``rows`` of each kind; parameters and rows are on the device of the images."""
     result = images.clone()
-    for kind, chosen in rows.items():
+    for kind, change in CHANGES.items():
+        chosen = (parameters.colour == kind).nonzero()[:, 0]
         if len(chosen):
-            result[chosen] = CHANGES[kind](images[chosen], parameters.of(chosen))
+            result.index_copy_(0, chosen, change(images.index_select(0, chosen), parameters.of(chosen)))
     return result
-
-
-def _finish(images: Tensor, parameters: Parameters) -> Tensor:
-    images = _flip_and_crop(images, parameters.flip, parameters.shift)
-    erased = box_mask(parameters.erase_box, images.shape[-2:], images.device)[:, None]
-    return normalise(images).masked_fill_(erased, 0)
 
 
 def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
     """Mirror, then pad with grey and crop back, as one gather of source positions."""
     height, width = images.shape[-2:]
-    rows = torch.arange(height, device=images.device) + shift[:, :1]  # (B, H) source row of each row
-    columns = torch.arange(width, device=images.device) + shift[:, 1:]
-    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
-    columns = torch.where(flip[:, None], width - 1 - columns, columns)
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    pixels = images.permute(0, 2, 3, 1)[
-        batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    ]
-    # channels stay last, as the convolutions of a GPU want them
-    return pixels.masked_fill_(outside[..., None], PADDING_VALUE).permute(0, 3, 1, 2)
+    padding = int(shift.abs().max())
+    flipped = flip.nonzero()[:, 0]
+    images = images.index_copy(0, flipped, images.index_select(0, flipped).flip(-1))
+    padded = F.pad(images, [padding] * 4, value=PADDING_VALUE)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    top, left = (shift + padding).unbind(dim=1)
+    return windows[torch.arange(len(images)), :, top, left]
+
+
+def _flip_and_crop2(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    padding = int(shift.abs().max())
+    padded = F.pad(images, [padding] * 4, value=PADDING_VALUE)
+    w=[]
+    for image,m,(top,left) in zip(padded,flip.tolist(),(shift+padding).tolist()):
+        w.append((image.flip(-1) if m else image)[:,top:top+height,left:left+width])
+    return torch.stack(w)

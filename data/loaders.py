@@ -2,26 +2,55 @@
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.datasets.base import Batch, ReIDDataset
+from data.datasets.base import ReIDDataset
+from data.datasets.images import ImageSource
 from data.samplers import EpochSampler
 from utils.run.errors import LoaderDied
 from utils.run.interruption import leave_signals_to_the_main_process
 
 
-class DirectLoader:
-    """Batches taken in the process that iterates, as the part of a DataLoader's interface that is used here.
+class Batch(NamedTuple):
+    """What a loader yields. ``images`` may be on another device; the other tensors are on the CPU."""
 
-    For images that are in place already: a DataLoader would only add copies and, on a GPU, could not have workers.
+    images: Tensor  # (B, 3, H, W) uint8
+    labels: Tensor  # (B,) int64
+    is_infrared: Tensor  # (B,) bool
+    indices: Tensor  # (B,) int64, positions in the data set
+
+
+class ImageBatches(Dataset):
+    """Whole batches for a ``DataLoader``: samples from ``dataset``, images from ``source``."""
+
+    def __init__(self, dataset: ReIDDataset, source: ImageSource):
+        self.source = source
+        self.labels = torch.from_numpy(dataset.labels)
+        self.is_infrared = torch.from_numpy(dataset.infrared)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        indices = torch.from_numpy(np.array(positions, dtype=np.int64))
+        return Batch(self.source.take(positions), self.labels[indices], self.is_infrared[indices], indices)
+
+
+class DirectLoader:
+    """Batches made in the main process, with the part of a DataLoader's interface that is used here.
+
+    For images that are in memory already: a DataLoader would only add copies, and its workers cannot use a GPU.
     """
 
-    def __init__(self, dataset: ReIDDataset, batch_sampler: Iterable[Sequence[int]]):
-        self.dataset, self.batch_sampler = dataset, batch_sampler
+    def __init__(self, batches: ImageBatches, batch_sampler: EpochSampler | Sequence[Sequence[int]]):
+        self.dataset, self.batch_sampler = batches, batch_sampler
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -30,11 +59,11 @@ class DirectLoader:
         return map(self.dataset.__getitems__, self.batch_sampler)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
 
 class ProcessLoader(DataLoader):
-    """A DataLoader whose processes leave signals to the main one, last until they are ended, and end when told to."""
+    """A DataLoader with persistent workers that leave SIGINT and SIGTERM to the main process."""
 
     def __init__(self, dataset: Dataset, *, num_workers: int, **options):
         super().__init__(
@@ -42,72 +71,78 @@ class ProcessLoader(DataLoader):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_the_main_process,
-            # its own, because iterating a loader draws a seed: from the global one it would change what comes after it
+            # iterating a loader draws a seed; from the global generator it would change later random numbers
             generator=torch.Generator(),
             **options,
         )
 
     def __iter__(self) -> Iterator:
-        with _deaths_reported():
+        with _report_dead_workers():
             iterator = super().__iter__()
         if self.num_workers > 0 and threading.current_thread() is threading.main_thread():
-            # torch's handler would raise in the middle of whatever the program does when a process dies; without it,
-            # that shows when the next batch is asked for
+            # torch's handler raises in the middle of any code when a worker dies; without it, the error comes with the
+            # next batch
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self._batches(iterator)
 
     def _batches(self, iterator: Iterator) -> Iterator:
-        with _deaths_reported():
+        with _report_dead_workers():
             yield from iterator
 
     def close(self) -> None:
-        """End the processes now; the garbage collector, or the end of the program, may take 5 s for each of them."""
+        """End the workers now. The garbage collector may take 5 s for each."""
         iterator, self._iterator = self._iterator, None
         if self.num_workers > 0 and iterator is not None:
             iterator._shutdown_workers()
 
 
 @contextmanager
-def _deaths_reported() -> Iterator[None]:
+def _report_dead_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise LoaderDied(
-            "a loader process was killed, as systems do that run out of memory or of /dev/shm; lower num_workers,"
-            " or use `cache device`"
+            "a loader process was killed, which happens when memory or /dev/shm is full; lower num_workers, or use"
+            " cache device"
         ) from None
 
 
 Loader = ProcessLoader | DirectLoader
 
 
-def train_loader(dataset: ReIDDataset, sampler: EpochSampler, *, num_workers: int, pin_memory: bool) -> Loader:
-    """Batches as ``sampler`` lists them; ``loader.batch_sampler`` is the sampler."""
-    return _loader(dataset, sampler, num_workers=num_workers, pin_memory=pin_memory)
+def train_loader(
+    dataset: ReIDDataset, source: ImageSource, sampler: EpochSampler, *, num_workers: int, pin_memory: bool
+) -> Loader:
+    """The batches that ``sampler`` lists; ``loader.batch_sampler`` is the sampler."""
+    return _loader(ImageBatches(dataset, source), sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def ordered_loader(
-    dataset: ReIDDataset, positions: Sequence[int], *, batch_size: int, num_workers: int, pin_memory: bool
+    dataset: ReIDDataset,
+    source: ImageSource,
+    positions: Sequence[int],
+    *,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
 ) -> Loader:
     """The images at ``positions``, in that order, once."""
     batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    return _loader(dataset, batches, num_workers=num_workers, pin_memory=pin_memory)
+    return _loader(ImageBatches(dataset, source), batches, num_workers=num_workers, pin_memory=pin_memory)
 
 
-def _loader(dataset: ReIDDataset, batches: Iterable[Sequence[int]], *, num_workers: int, pin_memory: bool) -> Loader:
-    if not dataset.source.for_workers:
-        return DirectLoader(dataset, batches)
+def _loader(
+    images: ImageBatches, batches: EpochSampler | Sequence[Sequence[int]], *, num_workers: int, pin_memory: bool
+) -> Loader:
+    if not images.source.use_workers:
+        return DirectLoader(images, batches)
     return ProcessLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
+        images, batch_sampler=batches, collate_fn=_identity, num_workers=num_workers, pin_memory=pin_memory
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    """The data set gives whole batches; a function with a name, because spawned workers get it by its name."""
+def _identity(batch: Batch) -> Batch:
+    """``ImageBatches`` makes whole batches. A named function, because spawned workers import it by name."""
     return batch

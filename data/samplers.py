@@ -1,7 +1,8 @@
-"""Which images make a batch: four ways to cut an epoch into batches.
+"""Samplers: which images form the batches of an epoch.
 
-A way is a pure function ``(labels, infrared, random, sizes) -> (batches, size) int64``, drawn anew for each epoch;
-incomplete last batches are dropped. Source: MCJA's released code; its defects are not reproduced.
+A sampler is a pure function ``(labels, infrared, random, sizes) -> (batches, batch size)``; the result holds image
+positions, int64. It is called once per epoch. Incomplete last batches are dropped. Source: the released code of MCJA,
+without its defects (docs/differences.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from utils.run.errors import UserError
 
 
 class Sizes(NamedTuple):
-    """How large a batch is: P identities x K images, or ``batch_size`` where identities are not drawn."""
+    """Batch size: P identities x K images, or ``batch_size`` for samplers that do not draw identities."""
 
     p_size: int
     k_size: int
@@ -25,19 +26,19 @@ Draw = Callable[[np.ndarray, np.ndarray, np.random.Generator, Sizes], np.ndarray
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Batches of image positions: a function of seed and epoch alone.
+    """Batches of image positions, a function of seed and epoch alone.
 
-    ``len`` is the number of batches of the current epoch, which differs between epochs. ``start`` of them, which had
-    been trained on when a run was stopped, are left out; a new epoch sets it back to 0.
+    Iteration skips the first ``start`` batches of the epoch, which a continued run has already trained on;
+    ``set_epoch`` resets it to 0. ``len`` is the number of batches that are left, and differs between epochs.
 
     Args:
         labels: (N,) class index per image.
         infrared: (N,) whether the image is infrared.
         method: a name in ``SAMPLERS``.
-        seed: with the epoch, determines the batches.
+        seed: together with the epoch, determines the batches.
 
     Raises:
-        UserError: the images cannot make a batch this way; says why.
+        UserError: the images do not make a single batch.
     """
 
     def __init__(self, labels: np.ndarray, infrared: np.ndarray, *, method: str, sizes: Sizes, seed: int):
@@ -54,10 +55,10 @@ class EpochSampler(Sampler[list[int]]):
         random = np.random.default_rng([self.seed, epoch])
         self.batches = np.empty((0, 0), dtype=np.int64)
         if len(self.labels):
-            self.batches = SAMPLERS[self.method](self.labels, self.infrared, random, self.sizes)
+            self.batches = SAMPLERS[self.method].draw(self.labels, self.infrared, random, self.sizes)
         if not len(self.batches):
             raise UserError(
-                f"sample_method: {self.method!r} finds no complete batch in {len(self.labels)} images of"
+                f"sample_method: {self.method!r} gives no complete batch from {len(self.labels)} images of"
                 f" {len(np.unique(self.labels))} identities; lower p_size ({self.sizes.p_size}),"
                 f" k_size ({self.sizes.k_size}) or batch_size ({self.sizes.batch_size})"
             )
@@ -91,7 +92,11 @@ def norm_triplet(labels: np.ndarray, infrared: np.ndarray, random: np.random.Gen
 def identity_cross_modality(
     labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
 ) -> np.ndarray:
-    """P identities x K images, infrared and visible in turn; an identity has as many pairs as its scarcer modality."""
+    """P identities x K images, alternating infrared and visible.
+
+    An identity has as many pairs as its smaller modality has images. A modality with fewer than K/2 images is drawn
+    with replacement up to K/2.
+    """
     half = sizes.k_size // 2
     groups = []
     for images in _by_label(labels):
@@ -123,7 +128,10 @@ def cross_modality_identity(
 def cross_modality_random(
     labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
 ) -> np.ndarray:
-    """Half a batch of random visible images, then half of random infrared ones; the smaller modality is repeated."""
+    """Random visible images in the first half of a batch, random infrared ones in the second.
+
+    The smaller modality is repeated, in a new random order each time.
+    """
     sides = [np.flatnonzero(~infrared), np.flatnonzero(infrared)]
     if not all(map(len, sides)):
         raise UserError("sample_method: 'cross_modality_random' needs visible and infrared images, but one is missing")
@@ -135,33 +143,41 @@ def cross_modality_random(
     return np.concatenate([_cut(half, sizes.batch_size // 2) for half in halves], axis=1)
 
 
-SAMPLERS: dict[str, Draw] = {
-    "norm_triplet": norm_triplet,
-    "none": plain,
-    "cross_modality_random": cross_modality_random,
-    "cross_modality_identity": cross_modality_identity,
-    "identity_cross_modality": identity_cross_modality,
+class SamplerKind(NamedTuple):
+    """A sampler and what it needs."""
+
+    draw: Draw
+    draws_identities: bool  # a batch is p_size x k_size images, else batch_size
+    halves: bool = False  # takes half of k_size, or of batch_size, from each modality
+
+
+SAMPLERS = {
+    "norm_triplet": SamplerKind(norm_triplet, draws_identities=True),
+    "none": SamplerKind(plain, draws_identities=False),
+    "cross_modality_random": SamplerKind(cross_modality_random, draws_identities=False, halves=True),
+    "cross_modality_identity": SamplerKind(cross_modality_identity, draws_identities=True, halves=True),
+    "identity_cross_modality": SamplerKind(identity_cross_modality, draws_identities=True, halves=True),
 }
 
 
 def _by_label(labels: np.ndarray) -> list[np.ndarray]:
-    """Positions of each label's images, in the order of the labels."""
+    """Positions of the images of each label, in the order of the labels."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def _cut(images: np.ndarray, size: int) -> np.ndarray:
-    """``images`` in rows of ``size``; the remainder is dropped."""
+    """Rows of ``size`` images; the remainder is dropped."""
     return images[: len(images) // size * size].reshape(-1, size)
 
 
 def _choose(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """``count`` of ``images``, with replacement only where there are fewer."""
+    """``count`` random images, with replacement only if there are fewer."""
     return random.choice(images, count, replace=len(images) < count)
 
 
 def _deal(groups: list[np.ndarray], random: np.random.Generator, sizes: Sizes) -> np.ndarray:
-    """While at least P identities have a group left, P of them are drawn and give one each."""
+    """While at least P identities have a group left, draw P of them and take one group of each."""
     left = [list(group) for group in groups]
     available = np.arange(len(left))
     batches = []

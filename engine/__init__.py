@@ -5,16 +5,15 @@ from torch import nn
 from torch.optim import Adam
 from yacs.config import CfgNode
 
-from data import build_augment, build_train_loader, cache_images
+from data import build_augment, build_source, build_train_loader
 from data.datasets.base import ReIDDataset
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
 from engine.precision import build_precision, inference_dtype
-from engine.trainer import Schedule, Training, train
+from engine.step import Training
+from engine.trainer import Schedule
 from losses import build_criterion
 from utils.rerank import MSER
-
-__all__ = ["build_evaluator", "build_schedule", "build_training", "train"]
 
 
 def build_training(
@@ -26,6 +25,7 @@ def build_training(
         criterion=build_criterion(cfg, device),
         optimizer=optimizer,
         augment=build_augment(cfg, seed=seed),
+        dataset=dataset,
         loader=build_train_loader(cfg, dataset, device, seed=seed),
         device=device,
         precision=build_precision(
@@ -36,12 +36,17 @@ def build_training(
 
 
 def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
-    keys = ("num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
+    keys = ("lr", "num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
     return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
 
 
 def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
-    cache_images(cfg, dataset, device)
-    dtype = inference_dtype(device, fp16=cfg.fp16)
-    extractor = Extractor(dataset, device, batch_size=cfg.test_batch_size, num_workers=cfg.num_workers, dtype=dtype)
+    extractor = Extractor(
+        dataset,
+        build_source(cfg, dataset, device),
+        device,
+        batch_size=cfg.test_batch_size,
+        num_workers=cfg.num_workers,
+        dtype=inference_dtype(device, fp16=cfg.fp16),
+    )
     return Evaluator(extractor, mser=MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None)

@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""The device that a run computes on."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ from utils.run.errors import UserError
 def select_device(gpu: str = "auto") -> torch.device:
     """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, or the index of a GPU.
 
-    From then on float32 is float32 on every device: a GPU would round factors to ten bits, unless it is told.
+    Turns TF32 off, so that float32 is float32 on every device.
 
     Raises:
-        UserError: a GPU that is not there; never a silent run on the CPU.
+        UserError: the GPU does not exist. There is no silent fallback to the CPU.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -24,20 +24,20 @@ def select_device(gpu: str = "auto") -> torch.device:
         raise UserError(f"--gpu: {gpu!r} should be auto, cpu, or the index of a GPU")
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(gpu) >= present:
-        have = f"GPUs 0 to {present - 1} are there" if present else "torch sees no CUDA GPU on this machine"
+        have = f"GPUs 0 to {present - 1} exist" if present else "torch sees no CUDA GPU on this machine"
         raise UserError(f"--gpu: there is no GPU {gpu}: {have}; use --gpu auto or --gpu cpu")
     return _current(int(gpu))
 
 
 def _current(index: int) -> torch.device:
     device = torch.device("cuda", index)
-    torch.cuda.set_device(device)  # what is asked of the GPU without naming one is asked of it
+    torch.cuda.set_device(device)  # CUDA calls that name no device use it
     return device
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move ``model`` to ``device``, in the memory order that suits its convolutions there."""
-    if device.type == "cuda":  # tensor cores want channels last
+    """Move ``model`` to ``device``, in the memory format that is fast there."""
+    if device.type == "cuda":  # tensor cores need channels-last
         return model.to(device, memory_format=torch.channels_last)
     return model.to(device)
 

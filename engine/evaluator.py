@@ -1,32 +1,18 @@
-"""Evaluation of a model on a test set: features, protocols, figures."""
+"""Score models on a test set."""
 
-from collections.abc import Callable
-
-import numpy as np
 from torch import nn
 
 from data.datasets.base import ReIDDataset
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
 from engine.extract import Extractor
 from utils.features import Features
-from utils.protocols import Search, regdb_search, require_scorable, score, sysu_search
+from utils.protocols import require_scorable, score
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
 
-SEARCHES: dict[type[ReIDDataset], Callable[[Features, ReIDDataset], Search]] = {
-    SYSU: lambda features, dataset: sysu_search(features, dataset.permutations),
-    RegDB: lambda features, dataset: regdb_search(features),
-}
-# the settings whose mean decides which model of a training is the best
-SELECTION = {SYSU: ("all/1-shot",), RegDB: ("infrared_to_visible", "visible_to_infrared")}
-
 
 def require_testable(dataset: ReIDDataset) -> None:
-    """Raise ``UserError`` unless every setting can be scored on this test set; looks at its lists alone."""
-    nothing = np.zeros((len(dataset), 1), dtype=np.float32)
-    features = Features(dataset.paths, dataset.identities, dataset.camera_ids, {"original": nothing})
-    require_scorable(SEARCHES[type(dataset)](features, dataset), dataset.identities)
+    """Raise ``UserError`` unless every setting of the protocol can be scored with the listed images."""
+    require_scorable(dataset.protocol(dataset, dataset.root), dataset.identities)
 
 
 class Evaluator:
@@ -34,33 +20,31 @@ class Evaluator:
 
     Args:
         extractor: of the test set.
-        mser: hyper-parameters of the re-ranking, or None for plain ranking alone.
+        mser: hyper-parameters of MSER, or None for plain ranking only.
     """
 
     def __init__(self, extractor: Extractor, *, mser: MSER | None):
-        self.extractor, self.mser = extractor, mser
-        self.dataset, self.device = extractor.dataset, extractor.device
+        self.extractor, self.mser, self.device = extractor, mser, extractor.device
+        self.dataset = extractor.dataset
+        self.protocol = self.dataset.protocol(self.dataset, self.dataset.root)
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:
-        """Every setting, plain and, if configured, re-ranked; and the features that it was scored with."""
+        """Results of every setting, plain and with MSER if configured, and the features."""
         features = self.extractor(model, all_spectra=self.mser is not None)
-        return score(features, self._search(features), mser=self.mser, device=self.device), features
+        return score(features, self.protocol, mser=self.mser, device=self.device), features
 
     def test_plain(self, model: nn.Module) -> Results:
-        """Every setting without re-ranking."""
+        """Results of every setting without MSER."""
         features = self.extractor(model, all_spectra=False)
-        return score(features, self._search(features), device=self.device)
+        return score(features, self.protocol, device=self.device)
 
     def select(self, model: nn.Module) -> TrialScore:
-        """The figures that decide which model is the best: the selection settings' mean, without re-ranking."""
+        """The metrics that select the best model: mean of the data set's selection settings, without MSER."""
         features = self.extractor(model, all_spectra=False)
-        search = self._search(features).only(SELECTION[type(self.dataset)])
-        results = score(features, search, device=self.device)
+        protocol = [search.only(self.dataset.selection) for search in self.protocol]
+        results = score(features, protocol, device=self.device)
         return SettingResult(tuple(result.mean for result in results.values())).mean
 
     def close(self) -> None:
-        """End the processes that load images."""
+        """End the loaders' workers."""
         self.extractor.close()
-
-    def _search(self, features: Features) -> Search:
-        return SEARCHES[type(self.dataset)](features, self.dataset)

@@ -1,11 +1,12 @@
-"""A stop where a loss is no number any more."""
+"""Stop on NaN or infinite loss."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from ignite.engine import Engine
+from torch import Tensor
 
-from data.loaders import Loader
+from data.samplers import EpochSampler
 from engine.progress import Progress
 from utils.run.errors import UserError
 from utils.run.files import write_json
@@ -14,31 +15,31 @@ REPORT = "not_finite.json"
 
 
 class FiniteLoss:
-    """Stops a training whose loss became NaN or infinite, says in which batch it did first, and keeps its paths.
+    """Stops a training whose loss became NaN or infinite, and lists the images of the first such batch.
 
-    Looks at every loss on the device and asks the device only now and then, since each question waits for it.
+    Losses are checked on the device. The result is fetched only by ``require``, because fetching waits for the device.
+
+    Args:
+        paths: of all training images.
     """
 
-    def __init__(self, loader: Loader, progress: Progress, folder: Path, device: torch.device):
-        self.sampler, self.progress, self.folder = loader.batch_sampler, progress, folder
-        self.paths = getattr(loader.dataset, "paths", None)
-        self.first = torch.zeros((), dtype=torch.long, device=device)  # iteration of the epoch, from 1
+    def __init__(self, sampler: EpochSampler, paths: Sequence[str], progress: Progress, device: torch.device):
+        self.sampler, self.paths, self.progress = sampler, paths, progress
+        self.first = torch.zeros((), dtype=torch.long, device=device)  # iteration of the epoch, from 1; 0: none
 
-    def look(self, engine: Engine) -> None:
-        """At the losses of the iteration that is done."""
-        lost = ~torch.stack([loss.isfinite() for loss in engine.state.output.values()]).all()
-        self.first = torch.where((self.first == 0) & lost, self.progress.done, self.first)
+    def check(self, losses: dict[str, Tensor]) -> None:
+        """Check the losses of the iteration that ``progress`` counted last."""
+        bad = ~torch.stack([loss.isfinite() for loss in losses.values()]).all()
+        self.first = torch.where((self.first == 0) & bad, self.progress.done, self.first)
 
-    def ask(self) -> None:
-        """Raise ``UserError`` if a loss was not finite."""
+    def require(self, folder: Path) -> None:
+        """Raise ``UserError`` if a loss was not finite; its images are listed in a file in ``folder``."""
         number = int(self.first)
         if not number:
             return
-        positions = self.sampler.batches[number - 1].tolist()
-        epoch = self.progress.epoch
-        images = self.paths[positions].tolist() if self.paths is not None else positions
-        write_json(self.folder / REPORT, {"epoch": epoch, "iteration": number, "images": images})
+        epoch, images = self.progress.epoch, [str(self.paths[i]) for i in self.sampler.batches[number - 1]]
+        write_json(folder / REPORT, {"epoch": epoch, "iteration": number, "images": images})
         raise UserError(
             f"training stopped in epoch {epoch}: a loss is not finite in iteration {number}; its images are listed in"
-            f" {self.folder / REPORT}; lower lr, or set fp16 false or amp_dtype bfloat16"
+            f" {folder / REPORT}; lower lr, or set fp16 false or amp_dtype bfloat16"
         )

@@ -12,17 +12,22 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class TorchPrecision:
-    """``torch.amp``: autocast and, for float16, loss scaling; with ``dtype`` None plain float32."""
+    """``torch.amp``: autocast and, for float16, loss scaling. Plain float32 if ``dtype`` is None."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None = None):
         self.device_type, self.dtype = device.type, dtype
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     def autocast(self) -> AbstractContextManager:
+        """Casts inside are on: for the network up to the embeddings."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
+    def no_autocast(self) -> AbstractContextManager:
+        """Casts inside are off: for the classifier and the losses."""
+        return torch.autocast(self.device_type, enabled=False)
+
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
-        """One step down the gradient of ``loss``."""
+        """Backward pass and one optimiser step."""
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(optimizer)
@@ -32,7 +37,7 @@ class TorchPrecision:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        if state and self.scaler.is_enabled():  # empty where the run was without scaling until now
+        if state and self.scaler.is_enabled():  # empty if the run had no loss scaling so far
             self.scaler.load_state_dict(state)
 
     def __str__(self) -> str:
@@ -40,7 +45,12 @@ class TorchPrecision:
 
 
 class ApexPrecision:
-    """``apex.amp`` O1, which the released code used."""
+    """``apex.amp`` O1, which the released code uses.
+
+    apex patches torch's functions, so its casts are on everywhere outside ``no_autocast``. It keeps half-precision
+    copies of weights until the next step: weights that are loaded into a model that it has seen do not take effect
+    before. Test a new model instead.
+    """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer):
         self.amp = _import_apex_amp()
@@ -48,6 +58,9 @@ class ApexPrecision:
 
     def autocast(self) -> AbstractContextManager:
         return nullcontext()  # apex has patched torch's functions
+
+    def no_autocast(self) -> AbstractContextManager:
+        return self.amp.disable_casts()
 
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -68,10 +81,10 @@ class ApexPrecision:
 def build_precision(
     model: nn.Module, optimizer: Optimizer, device: torch.device, *, fp16: bool, amp_dtype: str, amp_backend: str
 ) -> TorchPrecision | ApexPrecision:
-    """Mixed precision where ``fp16`` is on and the device is a CUDA GPU, else float32.
+    """Mixed precision if ``fp16`` is on and the device is a CUDA GPU, else float32.
 
     Raises:
-        UserError: apex is asked for and cannot be had.
+        UserError: apex is asked for and not available.
     """
     if amp_backend == "apex" and fp16:
         _import_apex_amp()
@@ -82,9 +95,10 @@ def build_precision(
 
 
 def inference_dtype(device: torch.device, *, fp16: bool) -> torch.dtype | None:
-    """What extraction is cast to: float16 whatever ``amp_dtype`` is, whose embeddings stay within 1e-2 of float32.
+    """The dtype that extraction casts to: float16 for any ``amp_dtype``; None for float32.
 
-    bfloat16, of three digits less, strays further; its range serves gradients, of which there are none.
+    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three digits less, and its range is needed for
+    gradients only.
     """
     return torch.float16 if fp16 and device.type == "cuda" else None
 
@@ -95,6 +109,6 @@ def _import_apex_amp():
     except ImportError:
         raise UserError(
             "amp_backend: apex.amp cannot be imported; NVIDIA removed it from apex in 2025 (`apex` on the package index"
-            " is another project). Use `amp_backend torch`, its successor, or an NVIDIA apex from before"
+            " is another project). Use its successor, `amp_backend torch`, or an older NVIDIA apex"
         ) from None
     return amp

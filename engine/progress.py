@@ -1,25 +1,40 @@
-"""How far a training is, and what it has found so far."""
+"""How far a training is, and its metrics so far."""
 
-import csv
-import io
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor, nn
 
-from losses.criterion import LOSSES
 from utils.results import TrialScore
-from utils.run.files import write_text
 
-TESTED = ("rank1", "mAP", "mINP")
-CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TESTED)
+
+class Averages:
+    """Means over iterations. The sums stay on the device, so that adding does not wait for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        self.count += 1
+        for name, value in values.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.count for name, value in self.sums.items()}
+
+    def state_dict(self) -> dict:
+        return {"count": self.count, "sums": {name: value.cpu() for name, value in self.sums.items()}}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.count, self.sums = state["count"], dict(state["sums"])
 
 
 @dataclass
 class Best:
-    """The best model so far; its weights on the CPU."""
+    """The best model so far; its weights are on the CPU."""
 
     epoch: int
     rank1: float
@@ -28,70 +43,63 @@ class Best:
 
 @dataclass
 class Progress:
-    """Counters and figures of a training; as a state, all of it that is needed to go on."""
+    """Counters and metrics of a training. Its state holds all of them."""
 
-    epoch: int = 1  # the one under way
-    done: int = 0  # iterations of it
-    iteration: int = 0  # iterations since the training began
-    seconds: float = 0.0  # that it took, until `started`
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of each figure, over the iterations of this epoch
-    rows: list[dict[str, float]] = field(default_factory=list)  # figures of the epochs that are completed
-    best: Best | None = None
+    epoch: int = 1  # the current one
+    done: int = 0  # its completed iterations
+    iteration: int = 0  # completed iterations of all epochs
+    seconds: float = 0.0  # that the epoch took in earlier processes
     started: float = field(default_factory=time.perf_counter)  # when this process began with the epoch
+    epoch_averages: Averages = field(default_factory=Averages)
+    period_averages: Averages = field(default_factory=Averages)  # since the last log line
+    rows: list[dict[str, float]] = field(default_factory=list)  # metrics of the completed epochs
+    best: Best | None = None
 
-    def begin(self, epoch: int) -> None:
-        self.epoch, self.done, self.seconds, self.sums, self.started = epoch, 0, 0.0, {}, time.perf_counter()
-
-    def add(self, figures: dict[str, Tensor]) -> None:
-        """Count an iteration; figures stay on the device, so that nothing waits for it."""
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count an iteration and its values (scalars)."""
         self.done += 1
         self.iteration += 1
-        for name, value in figures.items():
-            value = value.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.epoch_averages.add(values)
+        self.period_averages.add(values)
+
+    def end_period(self) -> dict[str, float]:
+        """Means since the last call, or since the epoch began."""
+        means = self.period_averages.means()
+        self.period_averages = Averages()
+        return means
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Keep the epoch's metrics and go to the next epoch."""
+        self.rows.append(row)
+        self.epoch, self.done = self.epoch + 1, 0
+        self.seconds, self.started = 0.0, time.perf_counter()
+        self.epoch_averages, self.period_averages = Averages(), Averages()
 
     def elapsed(self) -> float:
-        """Seconds of this epoch, over all processes that worked on it."""
+        """Seconds that the epoch has taken, in all processes that worked on it."""
         return self.seconds + time.perf_counter() - self.started
 
-    def means(self) -> dict[str, float]:
-        return {name: float(value) / self.done for name, value in self.sums.items()}
+    def is_best(self, score: TrialScore) -> bool:
+        """Whether this is the best rank-1 so far. Of equal ones the first counts."""
+        return self.best is None or score.rank1 > self.best.rank1
 
-    def consider(self, epoch: int, figures: TrialScore, model: nn.Module) -> bool:
-        """Whether ``model`` is the best so far, by rank-1; of equals the earlier one is."""
-        if self.best is not None and figures.rank1 <= self.best.rank1:
-            return False
-        self.best = Best(epoch, figures.rank1, {name: v.cpu().clone() for name, v in model.state_dict().items()})
-        return True
+    def set_best(self, score: TrialScore, model: nn.Module) -> None:
+        weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+        self.best = Best(self.epoch, score.rank1, weights)
 
     def state_dict(self) -> dict:
         return {
             **{name: getattr(self, name) for name in ("epoch", "done", "iteration", "rows")},
             "seconds": self.elapsed(),
-            "sums": {name: value.cpu() for name, value in self.sums.items()},
+            "epoch_averages": self.epoch_averages.state_dict(),
+            "period_averages": self.period_averages.state_dict(),
             "best": vars(self.best) if self.best else None,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping) -> None:
         for name in ("epoch", "done", "iteration", "seconds", "rows"):
             setattr(self, name, state[name])
-        self.sums = dict(state["sums"])
+        self.epoch_averages.load_state_dict(state["epoch_averages"])
+        self.period_averages.load_state_dict(state["period_averages"])
         self.best = Best(**state["best"]) if state["best"] else None
         self.started = time.perf_counter()
-
-
-def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    """``CSV_FIELDS`` of each epoch; what is not measured stays empty."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, CSV_FIELDS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def describe(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if name != "epoch")
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) and abs(value) < 0.01 else f"{value:.3f}".rstrip("0").rstrip(".")

@@ -1,11 +1,12 @@
-"""Training states: files from which a run goes on as if nothing had happened.
+"""Training states: files from which a run continues as if it had not been stopped.
 
-A state is complete in itself: weights, optimiser, precision, augmentation, progress (with the figures and the best
-model so far) and all random states. What else lies in a run's folder follows from it.
+A state holds weights, optimiser, precision, augmentation, progress (with the metrics and the best model so far) and all
+random states. The other files of the run folder follow from it.
 """
 
 import logging
 import random
+import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,11 +21,11 @@ from utils.run.messages import reason
 
 logger = logging.getLogger(__name__)
 
-NAME = "state_{:08d}.pth"  # by iterations since the training began
+NAME = "state_{:08d}.pth"  # by completed iterations
 PATTERN = "state_*.pth"
 DAMAGED = ".damaged"
 KEPT = 2  # the newest, and one to fall back to
-FORMAT = 1
+FORMAT = 2
 
 
 class Stateful(Protocol):
@@ -34,7 +35,7 @@ class Stateful(Protocol):
 
 
 class RandomStates:
-    """The global random generators; what is random in training has its own, but a library may use them."""
+    """The global random generators. Training has its own, but a library may use these."""
 
     def state_dict(self) -> dict:
         kind, keys, *rest = np.random.get_state()
@@ -56,50 +57,54 @@ class RandomStates:
 
 
 class Threads:
-    """How many threads torch computes with on a CPU, where results depend on it in their last digits."""
+    """How many threads torch uses. On a CPU the last digits of results depend on it."""
 
     def __init__(self, device: torch.device):
-        self.matter = device.type == "cpu"
+        self.device = device
 
     def state_dict(self) -> dict:
         return {"count": torch.get_num_threads()}
 
     def load_state_dict(self, state: Mapping) -> None:
-        if self.matter:
+        if self.device.type == "cpu":
             torch.set_num_threads(state["count"])
 
 
 class States:
-    """The states of one run's folder.
+    """The training states in a run folder.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         parts: what a state holds, by name.
-        images: stands for the training images and their labels; a state goes with no others.
+        images: fingerprint of the training images; a state is refused with other images.
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Stateful], *, images: str):
         self.folder, self.parts, self.images = folder, parts, images
+        self.saved = time.monotonic()
 
     def save(self, iteration: int) -> None:
-        """Write a state; older ones but one go only when it is on the disk."""
+        """Write a state, then delete all but the newest two."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
-        path = self.folder / NAME.format(iteration)
-        save_state({"format": FORMAT, "images": self.images, **content}, path)
+        save_state({"format": FORMAT, "images": self.images, **content}, self.folder / NAME.format(iteration))
         for old in sorted(self.folder.glob(PATTERN))[:-KEPT]:
             old.unlink(missing_ok=True)
+        self.saved = time.monotonic()
+
+    def minutes_since_save(self) -> float:
+        return (time.monotonic() - self.saved) / 60
 
     def restore(self) -> Path:
-        """Load the newest intact state into the parts; which one it was.
+        """Load the newest intact state into the parts, and return its file.
 
         Raises:
-            UserError: none is intact, one cannot be read, or it belongs to another network or other training images.
+            UserError: no state is intact, one cannot be read, or it belongs to another network or other images.
         """
         state, path = newest_state(self.folder, self.parts)
         if state["images"] != self.images:
             raise UserError(
-                f"{path}: the training images are not those that the run began with; set data_root to where they are,"
-                " and restore what has been lost or, with skip_unreadable, has become unreadable"
+                f"{path}: the training images are not those that the run began with; set data_root to them, and restore"
+                " images that were lost or, with skip_unreadable, have become unreadable"
             )
         try:
             for name, part in self.parts.items():
@@ -116,25 +121,25 @@ def has_states(folder: Path) -> bool:
 
 
 def newest_state(folder: Path, parts: Iterable[str] = ()) -> tuple[dict, Path]:
-    """The newest state of a run that is intact and holds ``parts``; says which ones are not, and puts them aside."""
+    """The newest intact state that holds ``parts``. Damaged ones are renamed and logged."""
     paths = sorted((path for path in folder.glob(PATTERN) if path.is_file()), reverse=True)
     for path in paths:
         try:
             return _read(path, parts), path
-        except (OSError, MemoryError) as error:  # nothing is wrong with the state
+        except (OSError, MemoryError) as error:  # the file itself may be intact
             raise UserError(f"{path}: cannot be read now ({reason(error)}); try again") from None
-        except Exception as error:  # torch and zipfile raise nearly anything on a damaged file
-            logger.warning("%s is damaged (%s); going back to the state before it", path, reason(error))
+        except Exception as error:  # torch and zipfile raise many kinds of errors on damaged files
+            logger.warning("%s is damaged (%s); continuing from the state before it", path, reason(error))
             path.replace(path.with_name(path.name + DAMAGED))
     if paths:
         raise UserError(
-            f"{folder}: none of its {len(paths)} training states is intact; train anew, with its config.yml"
+            f"{folder}: none of its {len(paths)} training states is intact; train again with its config.yml"
         )
     raise UserError(f"{folder}: holds no training state")
 
 
 def _read(path: Path, parts: Iterable[str]) -> dict:
-    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+    with zipfile.ZipFile(path) as archive:  # torch.load does not test the checksums
         damaged = archive.testzip()
     if damaged:
         raise ValueError(f"{damaged}: wrong checksum")

@@ -1,72 +1,76 @@
-"""The Cross-Modality Retrieval loss: the ranking list itself as the objective (MCJA)."""
+"""Cross-Modality Retrieval (CMR) loss, MCJA: optimises the ranking of the other modality's images."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from losses.soft_rank import soft_rank
+from utils.tensors import at_least_float32
 
-STRENGTH = 0.5  # regularisation of the soft rank, as released
+STRENGTH = 0.5  # regularisation strength of the soft rank, as released
 
 
 def cross_modality_retrieval_loss(
     embeddings: Tensor, identities: Tensor, is_infrared: Tensor, *, backend: str = "auto"
 ) -> Tensor:
-    """Mean distance between predicted and ideal ranks of the other modality's images.
+    """Mean absolute difference between predicted and target ranks.
 
-    Every sample is a query against all samples of the other modality. The ideal rank is 1 for a match and the size of
-    the gallery for a mismatch. Queries without a match, or with nothing but matches, are left out. Visible and infrared
-    queries are averaged separately, then over the modalities that have a query left; without any the loss is 0 and
-    still differentiable. The graph has one shape whatever the mix of modalities, and never waits for the device.
+    Each image is a query; its gallery is all images of the other modality in the batch. Predicted ranks are the soft
+    ranks of d = (1 - cos) / 2. The target rank is 1 for a match and the gallery size for a mismatch. Queries without a
+    match, or with matches only, are left out. The means of visible and of infrared queries are averaged; a modality
+    without a valid query is left out, and without any the loss is 0 with a zero gradient.
+
+    Shapes depend on B only and no value is read back, so a GPU is never waited for.
 
     Args:
-        embeddings: (B, D); need not be normalised.
+        embeddings: (B, D), not normalised.
         identities: (B,) integers.
         is_infrared: (B,) booleans.
         backend: see :func:`losses.soft_rank.soft_rank`.
 
     Returns:
-        A scalar in the dtype of ``embeddings``, at least float32.
+        A scalar in the dtype of ``embeddings``, at least float32, under autocast too.
     """
-    embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+    embeddings = at_least_float32(embeddings)
     is_infrared = is_infrared.bool()
     with torch.autocast(embeddings.device.type, enabled=False):
         normalised = functional.normalize(embeddings, dim=1)
         distance = (1 - normalised @ normalised.T) / 2
 
-    in_gallery = is_infrared[:, None] != is_infrared[None, :]  # (query, sample)
+    in_gallery = is_infrared[:, None] != is_infrared[None, :]  # (query, image)
     match = in_gallery & (identities[:, None] == identities[None, :])
     gallery_size = in_gallery.sum(dim=1, keepdim=True)
     matches = match.sum(dim=1, keepdim=True)
-    kept = (matches > 0) & (matches < gallery_size)
+    valid = (matches > 0) & (matches < gallery_size)
 
-    # Samples outside the gallery are set so far beyond the largest distance, 1, that the regression cannot pool them
-    # with the gallery: they take the last ranks and leave those of the gallery as they would be alone.
+    # Images outside the gallery get a distance so large that the isotonic regression cannot pool them with the
+    # gallery: they take the last ranks, and the gallery's ranks are as without them.
     beyond = 1 + STRENGTH * (len(embeddings) + 3)
     ranks = soft_rank(distance.masked_fill(~in_gallery, beyond), STRENGTH, backend=backend)
     target = torch.where(match, torch.ones_like(gallery_size), gallery_size)
     error = (ranks - target).abs()
 
-    losses, valid = zip(
-        *(_masked_mean(error, in_gallery & kept & (is_infrared == side)[:, None]) for side in (False, True)),
-        strict=True,
-    )
-    return sum(losses) / sum(valid).clamp(min=1)
+    sides = [_masked_mean(error, in_gallery & valid & (is_infrared == side)[:, None]) for side in (False, True)]
+    means, present = zip(*sides, strict=True)
+    return sum(means) / sum(present).clamp(min=1)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over ``mask`` (0 where it is empty) and whether it is not empty, as a number."""
+    """Mean over ``mask``, 0 if it is empty; and 1 or 0: whether it has any."""
     count = mask.sum()
-    # where, not a product: what is masked must not turn a gradient into NaN
+    # where instead of a product: a NaN outside the mask must not reach the gradient
     return torch.where(mask, values, 0).sum() / count.clamp(min=1), (count > 0).to(values.dtype)
 
 
 class CrossModalityRetrievalLoss(nn.Module):
-    """:func:`cross_modality_retrieval_loss` with a fixed soft-rank backend."""
+    """:func:`cross_modality_retrieval_loss` with a fixed backend of the soft rank."""
 
     def __init__(self, *, backend: str = "auto"):
         super().__init__()
         self.backend = backend
 
-    def forward(self, embeddings: Tensor, identities: Tensor, is_infrared: Tensor) -> Tensor:
-        return cross_modality_retrieval_loss(embeddings, identities, is_infrared, backend=self.backend)
+    def forward(self, embeddings: Tensor, logits: Tensor, labels: Tensor, is_infrared: Tensor) -> Tensor:
+        return cross_modality_retrieval_loss(embeddings, labels, is_infrared, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"soft rank: {self.backend}"

@@ -1,40 +1,31 @@
-"""The training objective: a named sum of losses."""
+"""The training objective: the sum of several losses, weight 1 each."""
+
+from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn import functional
-
-from losses.cmr import CrossModalityRetrievalLoss
-
-LOSSES = ("loss_id", "loss_cmr")  # every name that a criterion may give
 
 
 class Criterion(nn.Module):
-    """L = CE(logits, identity) + CMR(embeddings), weight 1 each, both in float32 at least.
+    """``forward`` returns each loss by name, such as ``{"loss_id": ..., "loss_cmr": ...}``; train on their sum.
 
-    ``forward`` returns the named terms that are switched on, ``{"loss_id": ..., "loss_cmr": ...}``; their sum is the
-    objective.
+    Args:
+        losses: name -> module, called with (embeddings, logits, labels, is_infrared), that returns a scalar.
     """
 
-    def __init__(self, *, loss_id: bool = True, loss_cmr: bool = True, soft_rank: str = "auto"):
+    def __init__(self, losses: Mapping[str, nn.Module]):
         super().__init__()
-        if not (loss_id or loss_cmr):
-            raise ValueError("loss_id and loss_cmr are both off: nothing to learn from")
-        self.loss_id = loss_id
-        self.retrieval = CrossModalityRetrievalLoss(backend=soft_rank) if loss_cmr else None
+        if not losses:
+            raise ValueError("a criterion needs at least one loss")
+        self.losses = nn.ModuleDict(losses)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The terms that are switched on."""
-        return tuple(name for name, on in zip(LOSSES, (self.loss_id, self.retrieval), strict=True) if on)
-
-    def __str__(self) -> str:
-        rank = f" (soft rank: {self.retrieval.backend})" if self.retrieval is not None else ""
-        return " + ".join(self.names) + rank
+        return tuple(self.losses)
 
     def forward(self, embeddings: Tensor, logits: Tensor, labels: Tensor, is_infrared: Tensor) -> dict[str, Tensor]:
-        losses = {}
-        if self.loss_id:
-            losses["loss_id"] = functional.cross_entropy(logits.float(), labels)
-        if self.retrieval is not None:
-            losses["loss_cmr"] = self.retrieval(embeddings, labels, is_infrared)
-        return losses
+        """(B, D), (B, classes), (B,) integers, (B,) booleans -> scalars."""
+        return {name: loss(embeddings, logits, labels, is_infrared) for name, loss in self.losses.items()}
+
+    def __str__(self) -> str:
+        settings = {name: loss.extra_repr() for name, loss in self.losses.items()}
+        return " + ".join(f"{name} ({setting})" if setting else name for name, setting in settings.items())

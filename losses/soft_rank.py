@@ -1,7 +1,7 @@
-"""Differentiable ranks: the L2-regularised projection on the permutahedron.
+"""Differentiable ranks by L2-regularised projection on the permutahedron.
 
-Source: Blondel et al., *Fast Differentiable Sorting and Ranking*, ICML 2020. Two equal backends compute the isotonic
-regression at its heart: torchsort's pool-adjacent-violators kernels, and plain tensor operations that need no compiler.
+Source: Blondel et al., *Fast Differentiable Sorting and Ranking*, ICML 2020. Two backends give the same ranks:
+torchsort (pool-adjacent-violators kernels) and plain tensor operations, which need no compiler.
 """
 
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.run.errors import UserError
+from utils.tensors import at_least_float32
 
 try:
     import torchsort
@@ -20,34 +21,32 @@ BACKENDS = ("auto", "torchsort", "builtin")
 
 
 def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -> Tensor:
-    """Ascending soft ranks along the last dimension, ``(..., n) -> (..., n)``.
+    """Soft ranks along the last dimension, (..., n) -> (..., n), ascending and 1-based.
 
-    The smallest value tends to rank 1, the largest to rank n, the more sharply the smaller ``strength`` is against
-    the gaps between values.
+    The smaller ``strength`` is compared to the gaps between values, the closer the soft ranks are to the true ranks.
 
     Args:
-        values: real numbers, any floating dtype. float16 and bfloat16 are computed in float32.
+        values: any floating dtype; computed in at least float32.
         strength: regularisation strength, above 0.
-        backend: ``torchsort``, ``builtin``, or ``auto``: torchsort on the CPU where it is installed, else
-            builtin, which unlike torchsort never waits for a GPU.
+        backend: ``torchsort``, ``builtin``, or ``auto``: torchsort on the CPU if it is installed, else builtin
+            (torchsort waits for the GPU in each call).
 
     Raises:
         ValueError: unknown backend, or ``strength`` not above 0.
-        UserError: ``torchsort`` was asked for and cannot be used on this device.
+        UserError: ``torchsort`` is asked for and not available on this device.
     """
     if strength <= 0:
         raise ValueError(f"strength must be above 0, not {strength}")
     backend = resolve_backend(backend, values.device)
-    dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
+    values = at_least_float32(values)
     if values.numel() == 0:
-        return values.to(dtype)
-    rows = values.to(dtype).reshape(-1, values.shape[-1])
+        return values
     rank = _torchsort_rank if backend == "torchsort" else _builtin_rank
-    return rank(rows, strength).reshape(values.shape)
+    return rank(values.reshape(-1, values.shape[-1]), strength).reshape(values.shape)
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend that ``backend`` stands for on ``device``, ``torchsort`` or ``builtin``; raises as above."""
+    """``torchsort`` or ``builtin``: what ``backend`` means on ``device``. Raises as :func:`soft_rank`."""
     if backend not in BACKENDS:
         raise ValueError(f"unknown soft rank backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if backend == "builtin":
@@ -64,7 +63,7 @@ def resolve_backend(backend: str, device: torch.device) -> str:
 def _torchsort_runs_on(device_type: str) -> bool:
     if torchsort is None:
         return False
-    # the CPU kernel always comes with the package; the CUDA kernel only where a compiler for it was found
+    # the CUDA kernel is built only if its compiler is found
     return device_type == "cpu" or find_spec(f"torchsort.isotonic_{device_type}") is not None
 
 
@@ -74,7 +73,7 @@ def _torchsort_rank(rows: Tensor, strength: float) -> Tensor:
 
 def _builtin_rank(rows: Tensor, strength: float) -> Tensor:
     n = rows.shape[-1]
-    # in float64, because the cumulative sums below cancel: the ranks then agree with exact arithmetic to 1e-6
+    # float64, because the cumulative sums below cancel; ranks are then exact to 1e-6
     theta, order = (rows.double() / strength).sort(dim=-1, descending=True)
     weights = torch.arange(n, 0, -1, device=rows.device, dtype=theta.dtype)
     ranks = theta - isotonic_regression(theta - weights)
@@ -83,9 +82,9 @@ def _builtin_rank(rows: Tensor, strength: float) -> Tensor:
 
 
 def isotonic_regression(values: Tensor) -> Tensor:
-    """Non-increasing least-squares fit of each row, ``(rows, n) -> (rows, n)``; memory grows with rows x n x n.
+    """Non-increasing least-squares fit of each row, (rows, n) -> (rows, n), in O(rows n^2) memory.
 
-    The min-max formula: v_i = min over starts j <= i of max over ends k >= i of mean(values_j ... values_k).
+    Min-max formula: v_i = min over starts j <= i of max over ends k >= i of mean(values_j ... values_k).
     """
     n = values.shape[-1]
     total = torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
@@ -93,5 +92,5 @@ def isotonic_regression(values: Tensor) -> Tensor:
     length = index[None, :] - index[:, None] + 1  # (start, end)
     mean = (total[:, None, 1:] - total[:, :-1, None]) / length.clamp(min=1)
     mean = mean.masked_fill(length < 1, -torch.inf)
-    largest = mean.flip(-1).cummax(dim=-1).values.flip(-1)  # (rows, start, i): over ends from i on
+    largest = mean.flip(-1).cummax(dim=-1).values.flip(-1)  # (rows, start, i): maximum over ends >= i
     return largest.masked_fill(length < 1, torch.inf).amin(dim=1)

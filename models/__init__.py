@@ -1,15 +1,37 @@
-"""Networks and their checkpoints."""
+"""Networks and loading of checkpoints."""
 
 from yacs.config import CfgNode
 
 from models.loading import LoadReport, load_weights
 from models.mcja import MCJA
+from utils.run.errors import UserError
 
-__all__ = ["MCJA", "LoadReport", "build_model", "load_weights"]
+__all__ = ["MCJA", "LoadReport", "build_initial_model", "build_model", "load_weights"]
+
+
+def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
+    """The configured network with the weights of ``resume``, or else of ``pretrained``.
+
+    Returns:
+        The network, and which names of ``resume`` were loaded.
+
+    Raises:
+        UserError: ``resume`` is a checkpoint of another network or, for a test, of another number of classes.
+    """
+    if not cfg.resume:
+        return build_model(cfg), None
+    model = build_model(cfg, pretrained="none")
+    report = load_weights(model, cfg.resume)
+    report.require_same_network(cfg.resume)
+    if cfg.test_only and "classifier.weight" in report.mismatched:
+        raise UserError(
+            f"{cfg.resume}: was trained with another number of classes than num_id {cfg.num_id}; set num_id to its own"
+        )
+    return model, report
 
 
 def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> MCJA:
-    """The configured network; ``pretrained`` replaces ``cfg.pretrained``, where weights are loaded anyway."""
+    """The configured network; ``pretrained`` replaces ``cfg.pretrained``, for weights that are loaded later anyway."""
     return MCJA(
         cfg.num_id,
         mda_m=cfg.mda_m,

@@ -1,6 +1,7 @@
-"""Loading checkpoints into a model, with a report of what fitted."""
+"""Load checkpoints into a network and report what fitted."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,38 +9,36 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.reading import check_state, read_state_dict
 from utils.run.errors import UserError
-from utils.run.messages import shown_name
+from utils.run.messages import reason, shown_name
 
 logger = logging.getLogger(__name__)
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
-UNUSED = ("backbone.fc.",)  # in released checkpoints, never used by the network
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile put before every name
+UNUSED = ("backbone.fc.",)  # in released checkpoints; the network does not use it
+SAVE_ALONE = "save model.state_dict() alone"
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of a state dict by what became of them."""
+    """Names of a state dict, by result."""
 
     loaded: tuple[str, ...]
-    missing: tuple[str, ...]  # the model has it, the checkpoint does not
-    unexpected: tuple[str, ...]  # the checkpoint has it, the model does not
-    mismatched: tuple[str, ...]  # both have it, in different shapes or kinds of number; the model keeps its own
-    wrapper: str = ""  # taken away from the front of every name
+    missing: tuple[str, ...]  # in the model only
+    unexpected: tuple[str, ...]  # in the checkpoint only
+    mismatched: tuple[str, ...]  # other shape or kind of number; the model keeps its own values
+    wrapper: str = ""  # prefix that was removed from every name
 
     def __str__(self) -> str:
-        kinds = {kind: getattr(self, kind) for kind in ("loaded", "missing", "unexpected", "mismatched")}
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
-        details = [
-            f"{kind}: {', '.join(map(shown_name, names[:5]))}{' ...' if len(names) > 5 else ''}"
-            for kind, names in kinds.items()
-            if names and kind != "loaded"
-        ]
-        return "; ".join([counts, *details, *([f"names without their {self.wrapper!r}"] if self.wrapper else [])])
+        parts = [f"{len(self.loaded)} loaded"]
+        for kind in ("missing", "unexpected", "mismatched"):
+            names = getattr(self, kind)
+            shown = [*map(shown_name, names[:5]), *(["..."] if len(names) > 5 else [])]
+            parts.append(f"{len(names)} {kind}" + (f" ({', '.join(shown)})" if names else ""))
+        return ", ".join(parts) + (f"; prefix {self.wrapper!r} removed" if self.wrapper else "")
 
     def require_same_network(self, source: str | Path) -> None:
-        """Raise ``UserError`` unless all but the classifier, which belongs to the identities, fitted one to one."""
+        """Raise ``UserError`` unless everything fitted; the classifier may differ, as its size depends on the data."""
         if self.unexpected:
             raise UserError(
                 f"{source}: holds {shown_name(self.unexpected[0])} ({len(self.unexpected)} such names), unknown to this"
@@ -47,36 +46,32 @@ class LoadReport:
             )
         lacking = [name for name in self.missing + self.mismatched if not name.startswith("classifier.")]
         if lacking:
-            kind = "lacks" if lacking[0] in self.missing else "has another shape or type of"
+            problem = "lacks" if lacking[0] in self.missing else "has another shape or type of"
             raise UserError(
-                f"{source}: {kind} {lacking[0]} ({len(lacking)} such names); is it a checkpoint of this architecture"
+                f"{source}: {problem} {lacking[0]} ({len(lacking)} such names); is it a checkpoint of this architecture"
                 " (backbone, mda_m)?"
             )
 
 
-def same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts hold the same values under the same names, on whatever devices."""
-    return a.keys() == b.keys() and all(torch.equal(value.cpu(), b[name].cpu()) for name, value in a.items())
-
-
 def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Tensor]) -> LoadReport:
-    """Load what fits, by name and shape, and say what did not.
+    """Load the weights that fit by name and shape into ``model``, in place.
 
     Args:
-        model: changed in place.
+        model: any network.
         path_or_state_dict: a released or own checkpoint, or its content.
+
+    Returns:
+        Which names were loaded, missing, unexpected or mismatched.
 
     Raises:
         UserError: the file cannot be read, or nothing in it fits.
     """
-    given = path_or_state_dict
-    source = given if isinstance(given, str | Path) else "state dict"
-    if isinstance(given, str | Path):
-        state = read_state_dict(given)
+    if isinstance(path_or_state_dict, str | Path):
+        source, state = str(path_or_state_dict), read_state_dict(path_or_state_dict)
     else:
-        check_state(given, source)
-        state = dict(given)
-    state, wrapper = _unwrapped(state)
+        source, state = "state dict", path_or_state_dict
+        _check_state(state, source)
+    state, wrapper = _unwrap(state)
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and _fits(value, own[name])}
     report = LoadReport(
@@ -93,14 +88,64 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     return report
 
 
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a file to the CPU. Code in the file is not run (``weights_only=True``).
+
+    Raises:
+        UserError: no such file, not a checkpoint, or not a flat state dict of finite tensors.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the checkpoint in it, such as {path / 'best.pth'}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; resume takes a file such as <run folder>/best.pth")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises almost any exception
+        problem = f"{path}: not a readable checkpoint ({_explain(error)})"
+        raise UserError(f"{problem}; copy it again if it is incomplete, or {SAVE_ALONE}") from None
+    _check_state(state, path)
+    return dict(state)
+
+
+def same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts hold the same values under the same names, on any devices."""
+    return a.keys() == b.keys() and all(torch.equal(value.cpu(), b[name].cpu()) for name, value in a.items())
+
+
+def _explain(error: Exception) -> str:
+    """One short line without torch's advice to turn off ``weights_only``."""
+    message = str(error)
+    refused = re.search(r"GLOBAL (\S+)", message)
+    if refused:
+        return f"it holds {shown_name(refused[1])}, and only tensors and plain types are loaded"
+    return "damaged, or not written by torch.save" if "weights_only" in message else reason(error)
+
+
+def _check_state(state: object, source: str | Path) -> None:
+    """Raise ``UserError`` unless ``state`` maps names to ordinary tensors of finite numbers."""
+    if not isinstance(state, Mapping):
+        raise UserError(f"{source}: holds a {type(state).__name__}, not a state dict; {SAVE_ALONE}")
+    if not state:
+        raise UserError(f"{source}: holds an empty state dict; {SAVE_ALONE}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            problem = f"{source}: holds a {type(value).__name__} under {shown_name(name)}, not a bare state dict"
+            raise UserError(f"{problem}; {SAVE_ALONE}")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise UserError(f"{source}: {shown_name(name)} is not an ordinary dense tensor; {SAVE_ALONE}")
+        if not value.float().isfinite().all():  # as the model holds it
+            raise UserError(f"{source}: {shown_name(name)} holds NaN or infinite numbers; take an earlier checkpoint")
+
+
 def _fits(value: Tensor, own: Tensor) -> bool:
     return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The state dict with the names of the plain model, and what stood before them."""
+def _unwrap(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The state dict with the names of the plain model, and the prefix that was removed."""
     state, removed = dict(state), ""
-    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), ""):
-        state = {name.removeprefix(wrapper): value for name, value in state.items()}
-        removed += wrapper
+    while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+        removed += prefix
     return state, removed

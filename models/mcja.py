@@ -1,19 +1,20 @@
-"""The MCJA network: a ResNet with adapters, generalised mean pooling, a BatchNorm neck and a classifier."""
+"""The MCJA network: ResNet with adapters, generalised mean pooling, BatchNorm neck and classifier."""
 
 from torch import Tensor, nn
 
 from models.mda import MDA
 from models.resnet import build_resnet
+from utils.tensors import at_least_float32
 
-GEM_POWER = 3  # generalised mean pooling, fixed as released
-ADAPTED = {2: 2, 3: 3}  # stage -> how many of its last blocks are followed by an adapter
+GEM_POWER = 3  # fixed, not learned, as released
+ADAPTED = {2: 2, 3: 3}  # stage -> an MDA follows each of its last so many blocks
 
 
 class MCJA(nn.Module):
-    """``forward(images) -> embeddings``; ``classifier(embeddings) -> logits``.
+    """``forward(images)`` gives embeddings, ``classifier(embeddings)`` gives logits.
 
-    The embedding after the neck serves cross-entropy, the retrieval loss and testing alike. State-dict names are the
-    released ones, without the unused ``backbone.fc``.
+    Cross-entropy, the retrieval loss and testing all use the embedding after the neck. The names of the state dict are
+    the released ones, without the unused ``backbone.fc``.
 
     Args:
         num_classes: training identities.
@@ -44,7 +45,7 @@ class MCJA(nn.Module):
         self.classifier = nn.Linear(self.embedding_size, num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, D) embeddings; D is 2048 with ResNet-50."""
+        """(B, 3, H, W) normalised images -> (B, D) embeddings, not normalised; D is 2048 with ResNet-50."""
         backbone = self.backbone
         x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(images))))
         x = backbone.layer1(x)
@@ -67,15 +68,14 @@ class MCJA(nn.Module):
 
 
 def generalised_mean_pool(x: Tensor, power: float = GEM_POWER) -> Tensor:
-    """(B, C, H, W) -> (B, C): (mean over positions of x^p + 1e-12)^(1/p), in float32 at least.
+    """(B, C, H, W) -> (B, C): (mean over positions of x^p + 1e-12)^(1/p), in at least float32.
 
     Half precision would lose the 1e-12 and overflow on large activations.
     """
-    x = x.float() if x.dtype.itemsize < 4 else x
-    return (x.flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
+    return (at_least_float32(x).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
 
 
 def _out_channels(block: nn.Module) -> int:
-    """Channels that a residual block puts out: those of its last BatchNorm."""
+    """Output channels of a residual block: those of its last BatchNorm."""
     last = block.bn3 if hasattr(block, "bn3") else block.bn2
     return last.num_features

@@ -1,17 +1,17 @@
-"""The Modality Distribution Adapter (MCJA): aligns the channel distributions of the modalities in feature space."""
+"""Modality Distribution Adapter (MDA), MCJA: aligns the channel distributions of the modalities."""
 
 import torch
 from torch import Tensor, nn
 
 
 class MDA(nn.Module):
-    """Channel gate computed from several spatial attention maps, with a residual; (B, C, H, W) -> (B, C, H, W).
+    """Channel attention from several spatial attention maps, with a residual; (B, C, H, W) -> (B, C, H, W).
 
-    Starts as the identity, so that a pre-trained backbone is not disturbed. Parameter names are the released ones.
+    g = sigmoid(BN(conv(contexts))), output = BN(g x) + x. Parameter names are the released ones.
 
     Args:
         channels: C.
-        modalities: attention maps m.
+        modalities: m, the number of attention maps.
     """
 
     def __init__(self, channels: int, modalities: int = 2):
@@ -20,11 +20,12 @@ class MDA(nn.Module):
         self.ca_conv = nn.Conv1d(channels, channels, kernel_size=modalities, groups=channels, bias=False)
         self.ca_bn = nn.BatchNorm1d(channels)
         self.norm_bn = nn.BatchNorm2d(channels)
+        # starts as the identity, so a pre-trained backbone is not disturbed
         nn.init.zeros_(self.norm_bn.weight)
         nn.init.zeros_(self.norm_bn.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.sc_conv(x).flatten(2).softmax(dim=2)  # (B, m, HW)
-        context = torch.einsum("bcp,bmp->bcm", x.flatten(2), attention)
-        gate = self.ca_bn(self.ca_conv(context)).sigmoid()  # (B, C, 1)
+        contexts = torch.einsum("bcp,bmp->bcm", x.flatten(2), attention)
+        gate = self.ca_bn(self.ca_conv(contexts)).sigmoid()  # (B, C, 1)
         return self.norm_bn(x * gate[..., None]) + x

@@ -1,23 +1,32 @@
-"""torchvision's ResNets as backbones, with the last-stride switch and ImageNet weights."""
+"""torchvision's ResNets as backbones."""
 
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
-from torch import nn
-from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNet50_Weights
+from torch import Tensor, nn
+from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.loading import read_state_dict
 from utils.run.errors import UserError
 from utils.run.messages import reason
 
-# name -> block, blocks per stage, ImageNet weights
+
+class Backbone(NamedTuple):
+    """What a ResNet is built of, and its ImageNet weights."""
+
+    block: type[BasicBlock | Bottleneck]
+    blocks: tuple[int, ...]  # per stage
+    weights: WeightsEnum | None
+
+
 BACKBONES = {
-    "resnet50": (Bottleneck, (3, 4, 6, 3), ResNet50_Weights.IMAGENET1K_V1),
-    "resnet34": (BasicBlock, (3, 4, 6, 3), ResNet34_Weights.IMAGENET1K_V1),
-    "resnet18": (BasicBlock, (2, 2, 2, 2), ResNet18_Weights.IMAGENET1K_V1),
-    "resnet10": (BasicBlock, (1, 1, 1, 1), None),
+    "resnet50": Backbone(Bottleneck, (3, 4, 6, 3), ResNet50_Weights.IMAGENET1K_V1),
+    "resnet34": Backbone(BasicBlock, (3, 4, 6, 3), ResNet34_Weights.IMAGENET1K_V1),
+    "resnet18": Backbone(BasicBlock, (2, 2, 2, 2), ResNet18_Weights.IMAGENET1K_V1),
+    "resnet10": Backbone(BasicBlock, (1, 1, 1, 1), None),
 }
 
 
@@ -25,19 +34,18 @@ def build_resnet(name: str = "resnet50", *, drop_last_stride: bool = False, pret
     """A ResNet without its classification head.
 
     Args:
-        name: one of ``BACKBONES``.
+        name: a name in ``BACKBONES``.
         drop_last_stride: stride 1 instead of 2 in the last stage.
-        pretrained: ``imagenet`` (through torchvision's weights API), a file with a torchvision state dict, or None or
-            ``none`` for random weights.
+        pretrained: ``imagenet`` (torchvision's weights, downloaded if needed), a file with a torchvision state dict,
+            or ``none`` (also None) for random weights.
 
     Raises:
-        UserError: the weights cannot be had; says which file to put where.
+        UserError: the weights cannot be downloaded or read, or do not fit.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
-    block, blocks, _ = BACKBONES[name]
-    network = ResNet(block, list(blocks))
-    del network.fc  # the head of 1000 classes is never used
+    network = ResNet(BACKBONES[name].block, list(BACKBONES[name].blocks))
+    del network.fc
     if drop_last_stride:
         for module in network.layer4[0].modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
@@ -48,23 +56,23 @@ def build_resnet(name: str = "resnet50", *, drop_last_stride: bool = False, pret
     return network
 
 
-def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
-    weights = BACKBONES[name][2]
+def _imagenet_state(name: str) -> dict[str, Tensor]:
+    weights = BACKBONES[name].weights
     if weights is None:
         raise UserError(f"pretrained: there are no ImageNet weights of {name}; set `pretrained none`")
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if file.is_file():
-        return read_state_dict(file)  # it may be only a part of what was to be copied there
+        return read_state_dict(file)  # checks the file, which may have been copied there incompletely
     try:
         return weights.get_state_dict(check_hash=True, progress=False, map_location="cpu", weights_only=True)
     except (URLError, OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"pretrained: the ImageNet weights cannot be had ({reason(error)}); put {weights.url} to"
+            f"pretrained: the ImageNet weights cannot be downloaded ({reason(error)}); save {weights.url} as"
             f" {file}, or set `pretrained` to a file or to none"
         ) from None
 
 
-def _load(network: ResNet, state: dict[str, torch.Tensor], *, source: str) -> None:
+def _load(network: ResNet, state: dict[str, Tensor], *, source: str) -> None:
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     try:
         network.load_state_dict(state)

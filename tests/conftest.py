@@ -10,9 +10,13 @@ import pytest  # isort: skip
 import torch  # isort: skip
 
 from tools.synthetic import make_synthetic  # isort: skip
-from data.datasets.sysu import read_permutations  # isort: skip
+from data.datasets import RegDB, SYSU  # isort: skip
+from engine.state import newest_state  # isort: skip
+from engine.trainer import train  # isort: skip
+from tests.helpers.runs import arguments, run  # isort: skip
+from tests.helpers.training import EPOCHS, make_schedule, make_training, score_of  # isort: skip
 from utils.features import Features  # isort: skip
-from utils.protocols import Search, regdb_search, sysu_search  # isort: skip
+from utils.protocols import Search  # isort: skip
 from utils.rerank import MSER  # isort: skip
 from tests.helpers.golden import GOLDEN  # isort: skip
 
@@ -79,16 +83,32 @@ def golden_root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sysu_case(golden_root) -> tuple[Features, Search, MSER]:
-    """Golden features, what is searched for in them, and the published hyper-parameters."""
+def sysu_case(golden_root) -> tuple[Features, tuple[Search, ...], MSER]:
+    """Golden features, their protocol, and the published hyper-parameters."""
     features = Features.load(GOLDEN / "sysu_features.npz")
-    return features, sysu_search(features, read_permutations(golden_root)), MSER(40, 20, 0.3)
+    return features, SYSU.protocol(features, golden_root), MSER(40, 20, 0.3)
 
 
 @pytest.fixture(scope="session")
-def regdb_case() -> tuple[Features, Search, MSER]:
+def regdb_case(golden_root) -> tuple[Features, tuple[Search, ...], MSER]:
     features = Features.load(GOLDEN / "regdb_features.npz")
-    return features, regdb_search(features), MSER(50, 10, 0.2)
+    return features, RegDB.protocol(features, golden_root), MSER(50, 10, 0.2)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """A training that was never stopped: itself, its folder, its best epoch and its number of iterations."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    training = make_training()
+    best = train(training, make_schedule(num_epoch=EPOCHS, evaluate=score_of), folder)
+    return training, folder, best, newest_state(folder)[0]["progress"]["iteration"]
+
+
+@pytest.fixture(scope="session")
+def whole_run(regdb_root, tmp_path_factory) -> Path:
+    """The folder of a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder, *arguments(folder, "regdb", regdb_root))
 
 
 KERNELS = ["utils.kernels.torch", "utils.kernels.numba"]

@@ -1,40 +1,39 @@
 """``make demo``: render a synthetic SYSU-MM01, train ``configs/demo.yml`` on it, test it plain and re-ranked."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from configs import get_config
-from main import main as run
 from tools.synthetic import make_synthetic
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 from utils.run.files import write_json
 
-CONFIG = Path("configs/demo.yml")
+CONFIG = "configs/demo.yml"
 SEED = 8
-# many people with few images each: how well strangers are found depends on how many others were learnt from
+# many people with few images each: accuracy on new people depends on how many others were learned from
 DATA = {"identities": 480, "images_per_camera": 2, "test_identities": 30, "seed": SEED}
 
 
 def main() -> int:
-    cfg = get_config(CONFIG)
-    render(Path(cfg.data_root))
+    render(Path(get_config(CONFIG).data_root))
     start = time.perf_counter()
-    code = run(["--cfg", str(CONFIG), "--seed", str(SEED), "--desc", "demo"])
+    done = subprocess.run([sys.executable, "main.py", "--cfg", CONFIG, "--seed", str(SEED), "--desc", "demo"])
     print(f"trained and tested in {time.perf_counter() - start:.0f} s")
-    return code
+    return done.returncode
 
 
 def render(root: Path) -> None:
-    """Made-up pedestrians below ``root``, unless an earlier demo left the same ones there."""
+    """Render the synthetic pedestrians below ``root``, unless an earlier demo did."""
     receipt = root / "demo.json"  # written last
     if receipt.exists() and json.loads(receipt.read_text()) == DATA:
         return
     if root.exists():
-        raise UserError(f"{root}: not what this demo renders, or not all of it; remove it with `make clean-demo`")
-    print(f"rendering made-up pedestrians in the layout of SYSU-MM01 to {root}", flush=True)
+        raise UserError(f"{root}: not what this demo renders, or not complete; remove it with `make clean-demo`")
+    print(f"rendering synthetic pedestrians in the layout of SYSU-MM01 to {root}", flush=True)
     make_synthetic("sysu", root, **DATA, workers=2, progress=True)
     write_json(receipt, DATA)
 

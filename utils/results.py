@@ -1,4 +1,4 @@
-"""Results per setting: means and deviations over trials, and tables of them."""
+"""Results per setting: mean and standard deviation over trials, and tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+RANKS = (1, 5, 10, 20)
+
 
 class TrialScore(NamedTuple):
-    """Figures of one trial, in percent."""
+    """Metrics of one trial, in percent."""
 
     rank1: float
     rank5: float
@@ -20,7 +22,7 @@ class TrialScore(NamedTuple):
 
 @dataclass(frozen=True)
 class SettingResult:
-    """The scores of a setting's trials."""
+    """The metrics of a setting's trials."""
 
     trials: tuple[TrialScore, ...]
 
@@ -37,26 +39,26 @@ class SettingResult:
 Results = Mapping[str, SettingResult]  # by setting, such as "all/1-shot/mser"
 
 
-def mean_figures(results: Results) -> dict[str, dict[str, float]]:
-    """Setting -> figure -> mean over the trials, in percent."""
+def means(results: Results) -> dict[str, dict[str, float]]:
+    """Setting -> metric -> mean over the trials, in percent."""
     return {name: result.mean._asdict() for name, result in results.items()}
 
 
-def trial_figures(results: Results) -> dict[str, list[dict[str, float]]]:
-    """Setting -> figures of each trial, in percent."""
+def trials(results: Results) -> dict[str, list[dict[str, float]]]:
+    """Setting -> metrics of each trial, in percent."""
     return {name: [trial._asdict() for trial in result.trials] for name, result in results.items()}
 
 
 def markdown_table(results: Results) -> str:
-    """A Markdown table in percent, one row per setting, with the deviation of rank-1 and mAP over several trials."""
+    """A Markdown table in percent, one row per setting; rank-1 and mAP with their deviation over several trials."""
     lines = [
         "| setting | rank-1 | rank-5 | rank-10 | rank-20 | mAP | mINP | trials |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, result in results.items():
-        figures = [f"{value:.2f}" for value in result.mean]
+        values = [f"{value:.2f}" for value in result.mean]
         if len(result.trials) > 1:
             for column in (TrialScore._fields.index("rank1"), TrialScore._fields.index("mAP")):
-                figures[column] += f" ± {result.std[column]:.2f}"
-        lines.append(f"| {' | '.join([name, *figures, str(len(result.trials))])} |")
+                values[column] += f" ± {result.std[column]:.2f}"
+        lines.append(f"| {' | '.join([name, *values, str(len(result.trials))])} |")
     return "\n".join(lines)

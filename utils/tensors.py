@@ -19,3 +19,8 @@ def blocks(rows: int, width: int) -> list[slice]:
     """Slices that cover ``rows`` rows, so that ``width`` float32 numbers per row of a slice fit into a block."""
     size = max(1, BLOCK_BYTES // (4 * max(1, width)))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; other dtypes as they are."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor

@@ -1,6 +1,5 @@
-"""Defaults of every configuration key."""
+"""Defaults of the configuration."""
 
-from configs.default.dataset import dataset_cfg
 from configs.default.strategy import strategy_cfg
 
-__all__ = ["dataset_cfg", "strategy_cfg"]
+__all__ = ["strategy_cfg"]

@@ -1,7 +1,7 @@
-"""Every configuration key with its default. The comment behind a key is its meaning.
+"""Every configuration key with its type, default and meaning.
 
-Keys above the line "beyond the released code" carry the released names, meanings and defaults. Keys whose default
-depends on the data set stand in ``dataset.py``.
+Keys before "beyond the released code" have the released names, meanings and defaults. The data set's own defaults,
+``DATASETS[name].defaults``, replace those of the keys marked "default: the data set's".
 """
 
 from yacs.config import CfgNode
@@ -9,12 +9,17 @@ from yacs.config import CfgNode
 strategy_cfg = CfgNode()
 
 strategy_cfg.prefix = "SYSU"  # first part of the run folder's name
+
+# data set
 strategy_cfg.dataset = "sysu"  # sysu | regdb
+strategy_cfg.data_root = ""  # folder of the unpacked data set; default: the data set's
+strategy_cfg.num_id = 0  # training identities, which are the classes; default: the data set's
+strategy_cfg.num_cam = 0  # cameras; default: the data set's
 
 # images
 strategy_cfg.image_size = (384, 128)  # (height, width) in pixels
 strategy_cfg.random_flip = True  # mirror with probability 0.5
-strategy_cfg.random_crop = True  # pad by `padding` with grey 127, crop back at a random place
+strategy_cfg.random_crop = True  # pad by `padding` with grey 127, crop back at a random position
 strategy_cfg.random_erase = True  # erase a random rectangle with probability 0.5
 strategy_cfg.color_jitter = True  # hue jitter of +-0.2 as one of the four modality augmentations
 strategy_cfg.padding = 10  # pixels of padding before the random crop
@@ -23,14 +28,14 @@ strategy_cfg.vimc_cc = True  # channel cutmix as one of the four
 strategy_cfg.vimc_sj = True  # spectrum jitter as one of the four
 
 # batches
-strategy_cfg.sample_method = "norm_triplet"  # see data/samplers.py for the choices
+strategy_cfg.sample_method = "norm_triplet"  # a name in data/samplers.py: SAMPLERS
 strategy_cfg.p_size = 8  # identities per batch
 strategy_cfg.k_size = 16  # images per identity in a batch
-strategy_cfg.batch_size = 128  # for the samplers that do not draw identities
+strategy_cfg.batch_size = 128  # images per batch, for samplers that do not draw identities
 
 # model
 strategy_cfg.drop_last_stride = False  # stride 1 instead of 2 in the last stage
-strategy_cfg.mda_ratio = 2  # kept for released files; has no effect, as released
+strategy_cfg.mda_ratio = 2  # no effect, as in the released code; kept so that its files load
 strategy_cfg.mda_m = 2  # attention maps per Modality Distribution Adapter
 
 # losses
@@ -41,32 +46,37 @@ strategy_cfg.loss_cmr = True  # cross-modality retrieval loss
 strategy_cfg.lr = 0.00035  # Adam's learning rate
 strategy_cfg.wd = 0.0005  # weight decay on all parameters
 strategy_cfg.num_epoch = 140  # epochs to train
-strategy_cfg.lr_step = [80, 120]  # the learning rate is multiplied by 0.1 when so many epochs are completed
-strategy_cfg.fp16 = True  # mixed precision; on a CUDA GPU only, a CPU always computes in float32
+strategy_cfg.lr_step = [80, 120]  # multiply the learning rate by 0.1 after these epochs
+strategy_cfg.fp16 = True  # mixed precision on a CUDA GPU; a CPU always computes in float32
 
-# course of a run
+# run
 strategy_cfg.start_eval = 0  # no evaluation during training before this epoch
-strategy_cfg.eval_interval = 1  # epochs between evaluations; 0 never evaluates during training
+strategy_cfg.eval_interval = 1  # epochs between evaluations; 0: none during training
 strategy_cfg.log_period = 10  # iterations between log lines
-strategy_cfg.resume = ""  # checkpoint: tested with `test_only`, else the weights that training starts from
-strategy_cfg.mser = True  # test with Multi-Spectral Enhanced Ranking, too
-strategy_cfg.test_only = False  # test `resume` and do not train
+strategy_cfg.resume = ""  # checkpoint to test (with `test_only`) or to start training from
+strategy_cfg.test_only = False  # test `resume` without training
+
+# re-ranking: Multi-Spectral Enhanced Ranking (MSER)
+strategy_cfg.mser = True  # report results with MSER too
+strategy_cfg.mser_k1 = 0  # size of the k-reciprocal neighbourhood; default: the data set's
+strategy_cfg.mser_k2 = 0  # neighbours that are averaged, 1: no averaging; default: the data set's
+strategy_cfg.mser_lambda = 0.0  # weight of the original distance; default: the data set's
 
 # beyond the released code
-strategy_cfg.backbone = "resnet50"  # resnet50 | resnet34 | resnet18 | resnet10; all but resnet50 serve demo and tests
-strategy_cfg.pretrained = "imagenet"  # imagenet | none | path of a torchvision state dict of the backbone
-strategy_cfg.num_workers = 4  # loader processes; changes no result
-strategy_cfg.cache = "none"  # none | disk | memory | device: where decoded images are kept; changes no result
-strategy_cfg.cache_dir = ""  # folder of the cache's files; empty: <output_dir>/cache
-strategy_cfg.skip_unreadable = False  # leave training images that cannot be read out, after trying all at the start
-strategy_cfg.test_batch_size = 128  # images per forward pass in testing; changes no result
-strategy_cfg.output_dir = "ckptlog"  # runs go to <output_dir>/<dataset>/<run name>
-strategy_cfg.checkpoint_minutes = 10.0  # between training states within an epoch; 0: only at the ends of epochs
-strategy_cfg.save_features = False  # keep the final test's features in the run folder, for tools.score
-strategy_cfg.trial = 1  # RegDB: which of the ten splits, 1 to 10
-strategy_cfg.cutmix_region = "released"  # released: height and width swapped, as published | full: the whole image
-strategy_cfg.soft_rank = "auto"  # auto: torchsort on a CPU that has it, else builtin | torchsort | builtin
+strategy_cfg.backbone = "resnet50"  # resnet50 | resnet34 | resnet18 | resnet10; the smaller ones are for demo and tests
+strategy_cfg.pretrained = "imagenet"  # imagenet | none | file with a torchvision state dict of the backbone
+strategy_cfg.num_workers = 4  # loader processes; does not change results
+strategy_cfg.cache = "none"  # none | disk | device: where decoded images are kept; does not change results
+strategy_cfg.cache_dir = ""  # folder of the disk cache; empty: <output_dir>/cache
+strategy_cfg.skip_unreadable = False  # read all training images at the start and leave unreadable ones out
+strategy_cfg.test_batch_size = 128  # images per forward pass in testing; does not change results
+strategy_cfg.output_dir = "ckptlog"  # a run's folder is <output_dir>/<dataset>/<run name>
+strategy_cfg.checkpoint_minutes = 10.0  # minutes between training states; 0: only at the end of each epoch
+strategy_cfg.save_features = False  # save the final test's features in the run folder, for tools.score
+strategy_cfg.trial = 1  # RegDB: split 1 to 10
+strategy_cfg.cutmix_region = "released"  # released (height and width swapped, as published) | full (the whole image)
+strategy_cfg.soft_rank = "auto"  # auto (torchsort on the CPU if installed, else builtin) | torchsort | builtin
 strategy_cfg.amp_dtype = "float16"  # float16 (with loss scaling) | bfloat16
-strategy_cfg.amp_backend = "torch"  # torch | apex (only with an NVIDIA apex that still has apex.amp)
-strategy_cfg.compile = False  # compile model and losses to one graph; a slow first step, then faster ones on a GPU
-strategy_cfg.deterministic = False  # ask torch for deterministic algorithms only (slower on a GPU)
+strategy_cfg.amp_backend = "torch"  # torch | apex (needs an NVIDIA apex that still has apex.amp)
+strategy_cfg.compile = False  # compile model and losses to one graph: slow first step, faster steps on a GPU
+strategy_cfg.deterministic = False  # deterministic algorithms only (slower on a GPU)

@@ -1,0 +1,7 @@
+"""Data sets: one file and one entry in ``DATASETS`` each."""
+
+from data.datasets.base import ReIDDataset
+from data.datasets.regdb import RegDB
+from data.datasets.sysu import SYSU
+
+DATASETS: dict[str, type[ReIDDataset]] = {"sysu": SYSU, "regdb": RegDB}

@@ -1,169 +1,171 @@
-"""What every data set shares: samples, reading images, checks, batches, and which cameras are infrared."""
+"""What every data set shares. A data set is one subclass in a file of its own and one entry in ``DATASETS``."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset, default_collate
 
-from data.datasets.images import read_image
-from data.datasets.lists import require_folder
-from utils.run.errors import UnreadableImage
+from data.datasets.lists import folder_problem, require
+from utils.protocols import ImageTable, Search
 
-INFRARED_CAMERAS = (3, 6)
 SPLITS = ("train", "test")
-
-
-def is_infrared(cameras: np.ndarray) -> np.ndarray:
-    """Which of these cameras are infrared: integers -> booleans of the same shape."""
-    return np.isin(cameras, INFRARED_CAMERAS)
 
 
 class Sample(NamedTuple):
     """One image of a split."""
 
-    path: str  # below the data set's root, with forward slashes
-    identity: int  # as the data set numbers it
+    path: str  # relative to the data set's root, with forward slashes
+    identity: int  # as numbered by the data set
     camera: int
-    label: int  # class index 0 ... in training, the identity in testing
+    label: int  # training: class index 0, 1, ...; testing: the identity
 
 
-class Batch(NamedTuple):
-    """What a loader gives: images and what is known of them."""
+class Counts(NamedTuple):
+    """Size of a split."""
 
-    images: Tensor  # (B, 3, H, W) uint8
-    labels: Tensor  # (B,) int64
-    cameras: Tensor  # (B,) int64
-    indices: Tensor  # (B,) int64, positions in the data set
-
-    @property
-    def is_infrared(self) -> Tensor:
-        """(B,) booleans, on the device of ``cameras``."""
-        return torch.isin(self.cameras, torch.tensor(INFRARED_CAMERAS, device=self.cameras.device))
-
-
-class ImageSource(Protocol):
-    """Where the images of a split come from; whatever it is, they are the same bit for bit."""
-
-    for_workers: bool  # whether loader processes can, and should, read from it
-
-    def take(self, positions: Sequence[int]) -> Tensor:
-        """The images at ``positions``: (B, 3, H, W) uint8."""
-
-
-class ImageFiles:
-    """Images decoded whenever they are taken; ``advice`` says what to do about one that cannot be."""
-
-    for_workers = True
-
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], *, advice: str):
-        self.paths, self.image_size, self.advice = paths, image_size, advice
-
-    def take(self, positions: Sequence[int]) -> Tensor:
-        try:
-            images = [torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions]
-        except UnreadableImage as error:
-            raise UnreadableImage(f"{error}; {self.advice}") from None
-        return default_collate(images)  # which in a loader process stacks into the memory shared with the main one
+    identities: int
+    visible: int  # images
+    infrared: int
 
     def __str__(self) -> str:
-        return "decoded when needed"
+        return "{:,} identities, {:,} visible and {:,} infrared images".format(*self)
 
 
-class ReIDDataset(Dataset, ABC):
-    """Images of one split, decoded and resized, as uint8; a data set supplies only the list of its samples.
+class ReIDDataset(ABC):
+    """The samples of one split, and everything that is true of the data set.
 
-    Images come from ``source``: the files, unless a cache takes their place (``data/cache.py``). Loaders fetch whole
-    batches at once, through ``__getitems__``.
+    Images are read by a source (``data/datasets/images.py``, ``data/cache.py``), not by the data set.
 
     Args:
         root: the folder that the data set was unpacked to.
         split: ``train`` or ``test``.
-        image_size: (height, width) in pixels.
         trial: which of several published splits; data sets with one split ignore it.
 
     Raises:
-        UserError: a folder, list or image that is missing, or a list that cannot be read; names the path.
+        UserError: missing folders, lists or images, and lists that cannot be read; all that were found.
     """
 
     name: ClassVar[str]
-    cameras: ClassVar[tuple[int, ...]]
+    visible_cameras: ClassVar[tuple[int, ...]]
+    infrared_cameras: ClassVar[tuple[int, ...]]
+    # Gallery images from the query's own location are ignored. A camera that is not listed is a location of its own.
+    locations: ClassVar[Mapping[int, int]] = {}
+    # values of the configuration keys that depend on the data set: num_id, num_cam, data_root, mser_k1, ...
+    defaults: ClassVar[Mapping[str, object]]
+    published: ClassVar[Mapping[str, Counts]] = {}  # size of each split, where it is published
+    selection: ClassVar[tuple[str, ...]]  # the settings whose mean rank-1 selects the best model
 
-    def __init__(self, root: str | Path, split: str, image_size: tuple[int, int], *, trial: int = 1):
+    def __init__(self, root: str | Path, split: str, *, trial: int = 1):
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-        self.root = require_folder(Path(root), f"set data_root to where {self.name} was unpacked")
-        self.split = split
-        self.image_size = tuple(image_size)
-        self.trial = trial
-        self.left_out: list[str] = []  # why images of the lists are no samples, a line each
+        self.root, self.split, self.trial = Path(root), split, trial
+        require([folder_problem(self.root, f"set data_root to the folder that {self.name} was unpacked to")])
+        self.left_out: tuple[str, ...] = ()  # one line per image that `without` left out
         self._set_samples(self.list_samples())
-
-    def _set_samples(self, samples: list[Sample]) -> None:
-        self.samples = samples
-        self.paths = np.array([sample.path for sample in self.samples])
-        self.identities = np.array([sample.identity for sample in self.samples], dtype=np.int64)
-        self.camera_ids = np.array([sample.camera for sample in self.samples], dtype=np.int64)
-        self.infrared = is_infrared(self.camera_ids)
-        self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
-        files = [self.root / sample.path for sample in self.samples]
-        self.source: ImageSource = ImageFiles(files, self.image_size, advice=self.advice)
-
-    def leave_out(self, reasons: Mapping[int, str]) -> None:
-        """Take the images at these positions out of the samples, for reasons that the summary gives; labels stay."""
-        self.left_out += reasons.values()
-        self._set_samples([sample for position, sample in enumerate(self.samples) if position not in reasons])
 
     @abstractmethod
     def list_samples(self) -> list[Sample]:
-        """The samples of ``self.split`` below ``self.root``, in the order that defines their positions."""
+        """The samples of ``self.split`` below ``self.root``; their order defines the positions of the images."""
+
+    @classmethod
+    @abstractmethod
+    def protocol(cls, images: ImageTable, root: Path) -> tuple[Search, ...]:
+        """The test protocol: queries and galleries of every setting.
+
+        Args:
+            images: the test images, from a data set or a file of features, in any order.
+            root: the folder of the data set, for its lists.
+
+        Raises:
+            UserError: an image that the protocol needs is missing.
+        """
+
+    @classmethod
+    def cameras_of(cls) -> tuple[int, ...]:
+        """All cameras, ascending."""
+        return tuple(sorted(cls.visible_cameras + cls.infrared_cameras))
+
+    @classmethod
+    def locations_of(cls, cameras: np.ndarray) -> np.ndarray:
+        """The location of each camera number: (N,) -> (N,)."""
+        return np.array([cls.locations.get(camera, camera) for camera in cameras.tolist()], dtype=np.int64)
+
+    def _set_samples(self, samples: list[Sample]) -> None:
+        self.samples = samples
+        self.paths = np.array([sample.path for sample in samples])
+        self.identities = np.array([sample.identity for sample in samples], dtype=np.int64)
+        self.cameras = np.array([sample.camera for sample in samples], dtype=np.int64)
+        self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
+        self.infrared = np.isin(self.cameras, self.infrared_cameras)
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def __getitem__(self, index: int) -> Batch:
-        """One image, without the dimension of the batch."""
-        return Batch(*(values[0] for values in self.__getitems__([index])))
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of these images; wherever they come from, all but the images is on the CPU."""
-        positions = np.array(indices, dtype=np.int64)
-        known = (torch.from_numpy(values) for values in (self.labels[positions], self.camera_ids[positions], positions))
-        return Batch(self.source.take(indices), *known)
-
-    @property
-    def advice(self) -> str:
-        """What to do about an image that cannot be read: the test set is never thinned."""
-        return "replace it, or set skip_unreadable true" if self.split == "train" else "replace it"
 
     @property
     def num_identities(self) -> int:
         return len(np.unique(self.identities))
 
     @property
+    def counts(self) -> Counts:
+        return Counts(self.num_identities, int((~self.infrared).sum()), int(self.infrared.sum()))
+
+    @property
     def fingerprint(self) -> str:
-        """Stands for the images and their labels, in their order, wherever the data set lies."""
+        """A hash of the relative paths and labels, in their order."""
         return hashlib.sha256("\n".join(f"{s.path} {s.label}" for s in self.samples).encode()).hexdigest()
 
+    @property
+    def advice(self) -> str:
+        """What to do about an image that cannot be read. Test images are never left out."""
+        return "replace it, or set skip_unreadable true" if self.split == "train" else "replace it"
+
+    def without(self, reasons: Mapping[int, str]) -> "ReIDDataset":
+        """A copy without the images at these positions. Labels stay as they are.
+
+        Args:
+            reasons: position -> why the image cannot be read; shown in the summary.
+
+        Raises:
+            UserError: an identity would lose all its images, or all of one modality.
+        """
+        kept = np.ones(len(self), dtype=bool)
+        kept[list(reasons)] = False
+        require(self._loss(identity, kept) for identity in np.unique(self.identities[~kept]).tolist())
+        result = copy.copy(self)
+        result.left_out = (*self.left_out, *reasons.values())
+        result._set_samples([sample for sample, keep in zip(self.samples, kept, strict=True) if keep])
+        return result
+
+    def _loss(self, identity: int, kept: np.ndarray) -> str:
+        """What the identity would lose if only the ``kept`` images remained, or an empty string."""
+        of_identity = self.identities == identity
+        modalities = {
+            "": of_identity,
+            "visible ": of_identity & ~self.infrared,
+            "infrared ": of_identity & self.infrared,
+        }
+        for kind, images in modalities.items():
+            if images.any() and not (images & kept).any():
+                return (
+                    f"{self.root / self.paths[images][0]}: skip_unreadable would leave no {kind}image of identity"
+                    f" {identity} ({images.sum()} cannot be read); repair them, or remove the identity from the lists"
+                )
+        return ""
+
     def summary(self) -> str:
-        """Identities and images per modality and camera, and where images come from: a few lines for the log."""
-        lines = [
-            f"{self.name} {self.split}: {self.num_identities} identities, {len(self)} images"
-            f" ({(~self.infrared).sum()} visible, {self.infrared.sum()} infrared) in {self.root}"
-        ]
-        images = Counter(self.camera_ids.tolist())
-        for camera in self.cameras:
-            kind = "infrared" if camera in INFRARED_CAMERAS else "visible"
-            identities = len(np.unique(self.identities[self.camera_ids == camera]))
+        """Identities and images per modality and camera; a few lines for the log."""
+        lines = [f"{self.name} {self.split}: {self.counts} in {self.root}"]
+        images = Counter(self.cameras.tolist())
+        for camera in self.cameras_of():
+            kind = "infrared" if camera in self.infrared_cameras else "visible"
+            identities = len(np.unique(self.identities[self.cameras == camera]))
             lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
-        lines.append(f"  images: {self.source}")
         if self.left_out:
-            lines.append(f"  left out, because they cannot be read: {len(self.left_out)} images")
+            lines.append(f"  left out because they cannot be read: {len(self.left_out)} images")
             lines += [f"    {reason}" for reason in self.left_out]
         return "\n".join(lines)

@@ -1,27 +1,66 @@
-"""Decoding images as the released code read them, and refusing those that cannot be read faithfully."""
+"""Decode images as the released code does, and refuse those that cannot be decoded faithfully."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import default_collate
 
+from data.datasets.base import ReIDDataset
 from utils.run.errors import UnreadableImage
 from utils.run.messages import reason
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no formats whose decoders run programs or write to the terminal
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # eight bits per channel at most
-MOST_PIXELS = 2**25  # far more than a camera of a data set has, far less than what makes a machine swap
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no formats whose decoders start other programs
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # at most eight bits per channel
+MAX_PIXELS = 2**25  # far above any data set, far below what fills the memory
 
-# Pillow warns of large images, and refuses those of 179 million pixels; here all that it warns of are refused
+# Pillow warns of large images; here they are refused instead
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+class ImageSource(Protocol):
+    """Where the images of a split are read from. Every source gives the same images, bit for bit."""
+
+    use_workers: bool  # whether loader processes should read from it
+
+    def take(self, positions: Sequence[int]) -> Tensor:
+        """The images at ``positions``: (B, 3, H, W) uint8."""
+
+
+class ImageFiles:
+    """Images that are decoded each time they are needed.
+
+    Args:
+        image_size: (height, width) in pixels.
+    """
+
+    use_workers = True
+
+    def __init__(self, dataset: ReIDDataset, image_size: tuple[int, int]):
+        self.paths = [dataset.root / path for path in dataset.paths]
+        self.image_size, self.advice = image_size, dataset.advice
+
+    def take(self, positions: Sequence[int]) -> Tensor:
+        try:
+            images = [torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions]
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{error}; {self.advice}") from None
+        return default_collate(images)  # in a loader process, it stacks into memory that is shared with the main one
+
+    def __str__(self) -> str:
+        return "decoded when needed"
+
+
 def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Decode as RGB and resize (bilinear with antialias, as released): a (3, height, width) uint8 array.
+    """Decode as RGB and resize (bilinear with antialias, as released): a (3, H, W) uint8 array.
 
     Raises:
-        UnreadableImage: the file is missing, cannot be read, or is not an image that can be decoded faithfully.
+        UnreadableImage: the file is missing, cannot be read, or cannot be decoded faithfully.
     """
     height, width = image_size
     try:
@@ -34,23 +73,21 @@ def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         raise UnreadableImage(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise UnreadableImage(f"{path}: cannot be decoded as an image (it is none of {', '.join(FORMATS)})") from None
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         why = getattr(error, "strerror", None) or reason(error)
         raise UnreadableImage(f"{path}: cannot be decoded as an image ({why})") from None
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
 def _require_faithful(image: Image.Image, path: Path) -> None:
-    """Only looks at the head of the file: nothing is decoded yet."""
-    if image.width * image.height > MOST_PIXELS:
+    """Check the header only; the image is not decoded yet."""
+    if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(
-            f"{path}: has {image.width} x {image.height} pixels, and {MOST_PIXELS} in all are the most that is decoded;"
-            " crop it to the person"
+            f"{path}: has {image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}; crop it to the"
+            " person"
         )
     if image.mode not in MODES:
-        raise UnreadableImage(
-            f"{path}: is of mode {image.mode}, which RGB of 8 bits cannot hold faithfully; save it as RGB"
-        )
-    # the first image of an MPO file is the photograph; phones put previews and depth behind it
+        raise UnreadableImage(f"{path}: has mode {image.mode}, which 8-bit RGB cannot represent; save it as RGB")
+    # the first image of an MPO file is the photograph; phones store previews and depth maps behind it
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise UnreadableImage(f"{path}: is animated; save the one image that is meant")
+        raise UnreadableImage(f"{path}: is animated; save a single image")

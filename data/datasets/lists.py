@@ -1,7 +1,6 @@
-"""Folders and lists of a data set, read as they are meant; what cannot be is a ``UserError`` that names the path."""
+"""Folders and text lists of a data set. Every error is a ``UserError`` that names the path."""
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -11,96 +10,96 @@ from utils.run.errors import UserError
 LONGEST_NUMBER = 9  # digits of an identity
 
 
-def _mode(path: Path) -> int:
-    """Type and permissions, 0 where there is nothing."""
-    try:
-        return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except (OSError, ValueError) as error:  # names may be too long, or hold what no name can
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path | str, error: Exception) -> UserError:
-    return UserError(f"{str(path)[:300]}: cannot be read ({getattr(error, 'strerror', None) or error})")
-
-
 def is_file(path: Path) -> bool:
-    """Whether there is a file, or a link to one; a ``UserError`` where that cannot be known."""
-    return stat.S_ISREG(_mode(path))
-
-
-def require_file(path: Path, purpose: str) -> Path:
-    """``path`` if it is a file, else a ``UserError`` that says what it is for."""
-    if not is_file(path):
-        raise UserError(f"{path}: {'is no file' if _mode(path) else 'no such file'}; it holds {purpose}")
-    return path
-
-
-def require_folder(path: Path, advice: str) -> Path:
-    """``path`` if it is a folder that can be read, else a ``UserError`` with ``advice``."""
-    mode = _mode(path)
-    if not stat.S_ISDIR(mode):
-        raise UserError(f"{path}: {'is no folder' if mode else 'no such folder'}; {advice}")
+    """Whether ``path`` is a file, or a link to one; False if it cannot be looked at."""
     try:
-        os.scandir(path).close()
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def file_problem(path: Path, purpose: str) -> str:
+    """Why ``path`` is not a file that can be read, with what it should hold; empty if it is one."""
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return ""
+        return f"{path}: {'not a file' if path.exists() else 'no such file'}; it holds {purpose}"
     except OSError as error:
-        raise _unreadable(path, error) from None
-    return path
+        return _cannot_be_read(path, error)
+
+
+def folder_problem(path: Path, advice: str) -> str:
+    """Why ``path`` is not a folder that can be read, with ``advice``; empty if it is one."""
+    try:
+        if path.is_dir():
+            os.scandir(path).close()
+            return ""
+        return f"{path}: {'not a folder' if path.exists() else 'no such folder'}; {advice}"
+    except OSError as error:
+        return _cannot_be_read(path, error)
+
+
+def require(problems: Iterable[str]) -> None:
+    """Raise one ``UserError`` with all problems that are not empty, if there are any."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise UserError(*found)
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of the files in a folder, and of links to files; none where there is no such folder."""
-    at, names = str(folder), []
+    """Names of the files in ``folder``, links to files included; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                at = entry.path
-                if entry.is_file():
-                    names.append(entry.name)
+            return [entry.name for entry in entries if entry.is_file()]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _unreadable(at, error) from None
-    return names
+        raise UserError(_cannot_be_read(folder, error)) from None
 
 
 def read_lines(path: Path, purpose: str) -> list[str]:
-    """The non-blank lines of a text file, stripped; a byte-order mark and CRLF are harmless."""
+    """The non-blank lines of a text file, stripped. A byte-order mark and Windows line ends are accepted."""
+    require([file_problem(path, purpose)])
     try:
-        text = require_file(path, purpose).read_text(encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read as text: {error}; save it as UTF-8") from None
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        raise UserError(f"{path}: cannot be read as text ({error.reason}); save it as UTF-8") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_identities(path: Path, purpose: str) -> list[int]:
+    """Identity numbers separated by commas; each is above 0 and listed once."""
+    identities = []
+    for word in ",".join(read_lines(path, purpose)).split(","):
+        number = parse_number(word.strip())
+        if number:
+            identities.append(number)
+        elif word.strip():
+            raise UserError(f"{path}: {word.strip()[:40]!r} is not an identity number")
+    twice = [identity for identity, count in Counter(identities).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: identity {twice[0]} is listed twice")
+    if not identities:
+        raise UserError(f"{path}: lists no identity")
+    return identities
 
 
 def parse_number(word: str) -> int | None:
-    """The number that these digits write, None where it is none or has more digits than an identity."""
+    """The number that the digits write; None if it is not a number or has too many digits."""
     # isascii, because int() would read other digits, too
     return int(word) if word.isascii() and word.isdigit() and len(word) <= LONGEST_NUMBER else None
 
 
-def parse_identities(words: Iterable[str], path: Path) -> list[int]:
-    """Identity numbers from words; ``path`` is named where one is not a number above 0 or stands twice."""
-    identities = []
-    for word in words:
-        identity = parse_number(word)
-        if not identity:
-            raise UserError(f"{path}: {word[:40]!r} is not an identity number")
-        identities.append(identity)
-    twice = [identity for identity, count in Counter(identities).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: identity {twice[0]} is listed twice")
-    return identities
-
-
 def inside_root(relative: str, source: Path) -> str:
-    """A listed path with forward slashes; refused where it would leave the root. ``source`` lists it."""
+    """A listed path with forward slashes; refused if it leads outside the root. ``source`` is the list."""
     path = PurePosixPath(relative.replace("\\", "/"))
     if not path.parts or not relative.isprintable():
         raise UserError(f"{source}: {relative[:80]!r} is not the path of a file")
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise UserError(f"{source}: {relative[:80]!r} leads outside the data set; paths are relative to its root")
     return str(path)
+
+
+def _cannot_be_read(path: Path, error: OSError) -> str:
+    return f"{str(error.filename or path)[:300]}: cannot be read ({error.strerror})"

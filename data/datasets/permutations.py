@@ -1,13 +1,15 @@
-"""SYSU-MM01's fixed gallery permutations: which instances of an identity a camera shows, in which order."""
+"""SYSU-MM01's fixed gallery permutations, ``exp/rand_perm_cam.mat``."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 
-from data.datasets.lists import require_file
-from data.datasets.matlab import Array, read_variable
+from data.datasets.lists import file_problem, require
 from utils.run.errors import UserError
+from utils.run.messages import reason
 
 TRIALS = 10
 VARIABLE = "rand_perm_cam"
@@ -20,42 +22,71 @@ PURPOSE = (
 Permutations = dict[tuple[int, int], np.ndarray]
 
 
-def read_permutation_file(path: Path, cameras: Sequence[int]) -> Permutations:
-    """The permutations of a ``rand_perm_cam.mat``.
+def read_permutations(path: Path, cameras: Sequence[int]) -> Permutations:
+    """Read a ``rand_perm_cam.mat``.
 
     Raises:
-        UserError: missing file, one that does not have the published structure, or a row that is no permutation.
+        UserError: missing file, one without the published structure, or a row that is not a permutation.
     """
-    cells = read_variable(require_file(path, PURPOSE), VARIABLE)
+    require([file_problem(path, PURPOSE)])
+    cells = read_matlab(path).get(VARIABLE)
     if cells is None:
         raise UserError(f"{path}: holds no variable {VARIABLE}")
-    if not isinstance(cells, list) or len(cells) != len(cameras):
+    if cells.dtype != object or cells.size != len(cameras):
         raise UserError(f"{path}: {VARIABLE} should be a ({len(cameras)}, 1) cell, one entry per camera")
     permutations = {}
-    for camera, cell in zip(cameras, cells, strict=True):
-        if not isinstance(cell, list):
+    for camera, cell in zip(cameras, cells.ravel(), strict=True):
+        if not isinstance(cell, np.ndarray) or cell.dtype != object:
             raise UserError(f"{path}: the entry of camera {camera} should be a cell, one entry per identity")
-        for identity, entry in enumerate(cell, start=1):
-            if entry if isinstance(entry, list) else entry.size:
-                permutations[camera, identity] = _check(entry, f"{path}: camera {camera}, identity {identity}")
+        for identity, entry in enumerate(cell.ravel(), start=1):
+            if np.size(entry):
+                permutations[camera, identity] = _instances(entry, f"{path}: camera {camera}, identity {identity}")
     if not permutations:
-        raise UserError(f"{path}: counts no image of any identity")
+        raise UserError(f"{path}: lists no image of any identity")
     return permutations
 
 
-def _check(entry: Array, where: str) -> np.ndarray:
-    if isinstance(entry, list) or entry.ndim != 2 or entry.shape[0] != TRIALS:
-        found = "a cell" if isinstance(entry, list) else entry.shape
-        raise UserError(f"{where} should be a ({TRIALS}, images) matrix of instance numbers, not {found}")
-    with np.errstate(invalid="ignore"):  # of numbers that are none, which the next line refuses
+def read_matlab(path: Path) -> dict[str, np.ndarray]:
+    """The variables of a MATLAB file (version 7 or older), read by scipy.
+
+    scipy can crash on damaged data, so the checksums of compressed parts are tested first. Uncompressed parts have no
+    checksum.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        _check_compressed_parts(path.read_bytes())
+        return scipy.io.loadmat(path)
+    except NotImplementedError:
+        raise UserError(f"{path}: has MATLAB's version 7.3; save it as version 7: save(file, '-v7')") from None
+    except Exception as error:  # scipy raises many kinds of errors on damaged files
+        raise UserError(f"{path}: cannot be read as a MATLAB file ({reason(error)}); copy it again") from None
+
+
+def _check_compressed_parts(content: bytes) -> None:
+    """Raise ``zlib.error`` or ``ValueError`` unless each compressed part unpacks with the right checksum."""
+    order = "big" if content[126:128] == b"MI" else "little"
+    position = 128  # behind the header; each part is its type, its size and its content
+    while position + 8 <= len(content):
+        kind, size = (int.from_bytes(content[position + i : position + i + 4], order) for i in (0, 4))
+        if kind == 15:  # compressed
+            zlib.decompress(content[position + 8 : position + 8 + size])
+        elif kind != 14:  # anything but a matrix: not a file of version 5 to 7
+            return
+        position += 8 + size
+
+
+def _instances(entry: np.ndarray, where: str) -> np.ndarray:
+    if getattr(entry, "shape", ())[:1] != (TRIALS,) or entry.ndim != 2 or entry.dtype.kind not in "iuf":
+        raise UserError(f"{where} should be a ({TRIALS}, images) matrix of instance numbers")
+    with np.errstate(invalid="ignore"):  # NaN and infinity, which the next line refuses
         instances = entry.astype(np.int64)
     if (instances != entry).any() or instances.min() < 1:
         raise UserError(f"{where} holds numbers that are not instances (1, 2, ...)")
     ordered = np.sort(instances, axis=1)
-    twice = (np.diff(ordered, axis=1) == 0).any(axis=1)
-    if twice.any():
-        raise UserError(f"{where}, row {twice.argmax() + 1} is no permutation: an instance stands in it twice")
-    others = (ordered != ordered[0]).any(axis=1)
-    if others.any():
-        raise UserError(f"{where}, row {others.argmax() + 1} holds other instances than row 1")
+    if (np.diff(ordered, axis=1) == 0).any():
+        raise UserError(f"{where} has a row that is not a permutation: an instance is listed twice")
+    if (ordered != ordered[0]).any():
+        raise UserError(f"{where} has rows that list different instances")
     return instances

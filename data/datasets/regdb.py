@@ -2,67 +2,73 @@
 
 from pathlib import Path
 
-from data.datasets.base import ReIDDataset, Sample
-from data.datasets.lists import inside_root, is_file, parse_number, read_lines, require_folder
-from utils.run.errors import Checks, UserError
+import numpy as np
 
-VISIBLE_CAMERA, THERMAL_CAMERA = 2, 3  # so that camera 3 is infrared in both data sets
-MODALITIES = {"visible": ("Visible", VISIBLE_CAMERA), "thermal": ("Thermal", THERMAL_CAMERA)}  # folder, camera
+from data.datasets.base import Counts, ReIDDataset, Sample
+from data.datasets.lists import file_problem, folder_problem, inside_root, is_file, parse_number, read_lines, require
+from utils.protocols import ImageTable, Search
+from utils.run.errors import UserError
+
+FOLDERS = {"visible": "Visible", "thermal": "Thermal"}
+CAMERAS = {"visible": 2, "thermal": 3}  # as released
 
 
 class RegDB(ReIDDataset):
-    """The identity is the folder's name; the training label is its rank among the split's identities."""
+    """The identity is the name of the folder; the training label is its rank among the split's identities."""
 
     name = "RegDB"
-    cameras = (VISIBLE_CAMERA, THERMAL_CAMERA)
+    visible_cameras = (CAMERAS["visible"],)
+    infrared_cameras = (CAMERAS["thermal"],)
+    defaults = {
+        "num_id": 206,
+        "num_cam": 2,
+        "data_root": "../../Datasets/RegDB",
+        "mser_k1": 50,
+        "mser_k2": 10,
+        "mser_lambda": 0.2,
+    }
+    published = {"train": Counts(206, 2060, 2060), "test": Counts(206, 2060, 2060)}
+    selection = ("infrared_to_visible", "visible_to_infrared")
 
     def list_samples(self) -> list[Sample]:
-        lists = Checks()
-        listed: dict[str, dict[str, int]] = {}
-        for modality, (folder, _) in MODALITIES.items():
-            with lists.check():
-                require_folder(self.root / folder, "RegDB has Visible and Thermal")
-            with lists.check():
-                listed[modality] = self._read_index(self.split, modality)
-        lists.finish()
+        """Visible images in the order of their list, then thermal ones."""
+        require([
+            *(folder_problem(self.root / folder, "RegDB has Visible and Thermal") for folder in FOLDERS.values()),
+            *(file_problem(self._index(self.split, modality), self._purpose(modality)) for modality in FOLDERS),
+        ])  # fmt: skip
+        listed = {modality: self._read_index(self.split, modality) for modality in FOLDERS}
         identities = {identity for entries in listed.values() for identity in entries.values()}
-        self._check_modalities(listed, identities)
         self._check_disjoint(identities)
-
+        require(
+            f"{self._index(self.split, modality)}: lists no image of identity {identity}, which the other modality has"
+            for modality, entries in listed.items()
+            for identity in sorted(identities - set(entries.values()))
+        )
+        require(
+            f"{self.root / path}: no such image, but {self._index(self.split, modality)} lists it"
+            for modality, entries in listed.items()
+            for path in entries
+            if not is_file(self.root / path)
+        )
         rank = {identity: label for label, identity in enumerate(sorted(identities))}
-        samples, images = [], Checks()
-        for modality, (_, camera) in MODALITIES.items():
-            for path, identity in listed[modality].items():
-                with images.check():
-                    if not is_file(self.root / path):
-                        index = self._index(self.split, modality)
-                        raise UserError(f"{self.root / path}: no such image, though {index} lists it")
-                label = rank[identity] if self.split == "train" else identity
-                samples.append(Sample(path, identity, camera, label))
-        images.finish()
-        return samples
-
-    def _check_modalities(self, listed: dict[str, dict[str, int]], identities: set[int]) -> None:
-        lone = Checks()
-        for modality, entries in listed.items():
-            for identity in sorted(identities - set(entries.values())):
-                with lone.check():
-                    raise UserError(
-                        f"{self._index(self.split, modality)}: lists no image of identity {identity}, which the other"
-                        " modality has"
-                    )
-        lone.finish()
+        return [
+            Sample(path, identity, CAMERAS[modality], rank[identity] if self.split == "train" else identity)
+            for modality, entries in listed.items()
+            for path, identity in entries.items()
+        ]
 
     def _index(self, split: str, modality: str) -> Path:
         return self.root / "idx" / f"{split}_{modality}_{self.trial}.txt"
 
+    def _purpose(self, modality: str) -> str:
+        return f"the {modality} images of trial {self.trial}, one 'relative/path label' a line, and comes with RegDB"
+
     def _read_index(self, split: str, modality: str) -> dict[str, int]:
-        """Paths in the order of the list, and their identities."""
+        """Path -> identity, in the order of the list."""
         index = self._index(split, modality)
         entries: dict[str, int] = {}
-        purpose = f"the {modality} images of trial {self.trial}, one 'relative/path label' a line, and comes with RegDB"
-        for line in read_lines(index, purpose):
-            path, identity = _parse_line(line, index, MODALITIES[modality][0])
+        for line in read_lines(index, self._purpose(modality)):
+            path, identity = _parse_line(line, index, FOLDERS[modality])
             if path in entries:
                 raise UserError(f"{index}: {path} is listed twice")
             entries[path] = identity
@@ -71,10 +77,10 @@ class RegDB(ReIDDataset):
         return entries
 
     def _check_disjoint(self, identities: set[int]) -> None:
-        """No identity may be both trained on and tested; a list of the other split that is not there needs no check."""
+        """No identity may be both trained on and tested. A missing list of the other split is not read."""
         other = "test" if self.split == "train" else "train"
-        for modality in MODALITIES:
-            if is_file(self._index(other, modality)):
+        for modality in FOLDERS:
+            if self._index(other, modality).is_file():
                 both = identities & set(self._read_index(other, modality).values())
                 if both:
                     raise UserError(
@@ -82,9 +88,26 @@ class RegDB(ReIDDataset):
                         f" {self.trial}"
                     )
 
+    @classmethod
+    def protocol(cls, images: ImageTable, root: Path) -> tuple[Search, ...]:
+        """Infrared to visible and visible to infrared, all images against all."""
+        query, pool = (np.flatnonzero(images.cameras == CAMERAS[modality]) for modality in ("thermal", "visible"))
+        for modality, positions in (("thermal", query), ("visible", pool)):
+            if not len(positions):
+                raise UserError(f"there is no {modality} image (camera {CAMERAS[modality]})")
+        locations = cls.locations_of(images.cameras)
+        galleries = {"infrared_to_visible": (np.arange(len(pool)),)}
+        return (
+            Search(
+                *(query, pool, locations[query], locations[pool], galleries),
+                neighbours="all",
+                reverse="visible_to_infrared",
+            ),
+        )
+
 
 def _parse_line(line: str, index: Path, top: str) -> tuple[str, int]:
-    """``relative/path label`` -> the path and the identity, which is the name of the image's folder."""
+    """``relative/path label`` -> the path, and the identity that the image's folder is named by."""
     words = line.rsplit(maxsplit=1)
     if len(words) != 2 or not words[1].isdecimal():
         raise UserError(f"{index}: expected 'relative/path label', found {line[:80]!r}")

@@ -1,111 +1,162 @@
 """SYSU-MM01: six cameras, 491 identities, fixed gallery permutations."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from data.datasets.base import ReIDDataset, Sample
-from data.datasets.lists import is_file, list_files, parse_identities, parse_number, read_lines, require_folder
-from data.datasets.permutations import Permutations, read_permutation_file
-from utils.run.errors import Checks, UserError
+import numpy as np
+
+from data.datasets.base import Counts, ReIDDataset, Sample
+from data.datasets.lists import file_problem, folder_problem, list_files, parse_number, read_identities, require
+from data.datasets.permutations import PURPOSE, Permutations, read_permutations
+from utils.protocols import ImageTable, Search
+from utils.run.errors import UserError
 
 PERMUTATION_FILE = "exp/rand_perm_cam.mat"
-ID_LISTS = {"train": ("exp/train_id.txt", "exp/val_id.txt"), "test": ("exp/test_id.txt",)}  # relative to the root
+ID_LISTS = {"train": ("exp/train_id.txt", "exp/val_id.txt"), "test": ("exp/test_id.txt",)}
+LIST_PURPOSE = "identities in one line, 1,2,4, and comes with SYSU-MM01"
+MODES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}  # gallery cameras
+SHOTS = (1, 10)
 
 
 class SYSU(ReIDDataset):
     """Training uses the train and val lists; the label is the identity's position in them, one after the other."""
 
     name = "SYSU-MM01"
-    cameras = (1, 2, 3, 4, 5, 6)
+    visible_cameras = (1, 2, 4, 5)
+    infrared_cameras = (3, 6)
+    locations = {3: 2}  # cameras 2 and 3 see the same place
+    defaults = {
+        "num_id": 395,
+        "num_cam": 6,
+        "data_root": "../../Datasets/SYSU-MM01",
+        "mser_k1": 40,
+        "mser_k2": 20,
+        "mser_lambda": 0.3,
+    }
+    published = {"train": Counts(395, 22258, 11909), "test": Counts(96, 6775, 3803)}
+    selection = ("all/1-shot",)
 
     def list_samples(self) -> list[Sample]:
-        identities: list[int] = []
-        lists = Checks()
-        with lists.check():
-            identities = self._read_identities(ID_LISTS[self.split])
-            self._check_disjoint(identities)
-        with lists.check():
-            self.permutations = read_permutations(self.root)
-        for camera in self.cameras:
-            with lists.check():
-                require_folder(self.root / f"cam{camera}", "SYSU-MM01 has cam1 ... cam6")
-        lists.finish()
+        """Samples ordered by path."""
+        require([
+            *(file_problem(self.root / name, LIST_PURPOSE) for name in ID_LISTS[self.split]),
+            file_problem(self.root / PERMUTATION_FILE, PURPOSE),
+            *(folder_problem(self.root / f"cam{c}", "SYSU-MM01 has cam1 ... cam6") for c in self.cameras_of()),
+        ])  # fmt: skip
+        identities = self._read_identities(ID_LISTS[self.split])
+        self._check_disjoint(identities)
+        permutations = read_permutations(self.root / PERMUTATION_FILE, self.cameras_of())
 
-        samples, images = [], Checks()
-        for camera, (label, identity) in product(self.cameras, enumerate(identities)):
-            with images.check():
-                samples += [
-                    Sample(path, identity, camera, label if self.split == "train" else identity)
-                    for path in self._list_images(camera, identity)
-                ]
-        images.finish()
-        self._check_identities(samples, identities)
+        samples, problems = [], []
+        for camera, (label, identity) in product(self.cameras_of(), enumerate(identities)):
+            names = self._images(camera, identity)
+            problems.append(self._missing_image(camera, identity, names, permutations.get((camera, identity))))
+            label = label if self.split == "train" else identity
+            samples += [
+                Sample(f"cam{camera}/{identity:04d}/{name}", identity, camera, label) for name in names.values()
+            ]
+        without_image = set(identities) - {sample.identity for sample in samples}
+        problems += [f"{self.root}/cam*/{i:04d}: no image of identity {i}, which is listed" for i in without_image]
+        require(problems)
         return sorted(samples)
 
     def _read_identities(self, names: Sequence[str]) -> list[int]:
-        identities, lists = [], Checks()
-        for name in names:
-            with lists.check():
-                lines = read_lines(self.root / name, "identities in one line, 1,2,4, and comes with SYSU-MM01")
-                words = [word.strip() for line in lines for word in line.split(",")]
-                identities += parse_identities([word for word in words if word], self.root / name)
-        lists.finish()
-        twice = [identity for identity, count in Counter(identities).items() if count > 1]
-        if twice:
-            raise UserError(f"{self.root / 'exp'}: identity {twice[0]} is in both {' and '.join(names)}")
-        if not identities:
-            raise UserError(f"{self.root / names[0]}: lists no identity")
+        """The identities of several lists, one list after the other."""
+        lists = [read_identities(self.root / name, LIST_PURPOSE) for name in names]
+        identities = [identity for one in lists for identity in one]
+        if len(set(identities)) < len(identities):
+            twice = next(identity for identity in identities if identities.count(identity) > 1)
+            raise UserError(f"{self.root / 'exp'}: identity {twice} is in both {' and '.join(names)}")
         return identities
 
-    def _check_disjoint(self, identities: list[int]) -> None:
-        """No identity may be both trained on and tested; a list of the other split that is not there needs no check."""
+    def _check_disjoint(self, identities: Sequence[int]) -> None:
+        """No identity may be both trained on and tested. A missing list of the other split is not read."""
         other = "test" if self.split == "train" else "train"
-        names = [name for name in ID_LISTS[other] if is_file(self.root / name)]
-        both = set(identities) & set(self._read_identities(names)) if names else set()
+        names = [name for name in ID_LISTS[other] if (self.root / name).is_file()]
+        both = set(identities) & set(self._read_identities(names))
         if both:
             raise UserError(f"{self.root / 'exp'}: identity {min(both)} is listed for both training and testing")
 
-    def _list_images(self, camera: int, identity: int) -> list[str]:
-        folder = f"cam{camera}/{identity:04d}"
-        # only numbers are instances: copies and what file managers leave behind are no images of the data set
+    def _images(self, camera: int, identity: int) -> dict[int, str]:
+        """Instance number -> file name. Other files, such as copies and thumbnails, are ignored."""
+        folder = self.root / f"cam{camera}/{identity:04d}"
         images: dict[int, str] = {}
-        for name in list_files(self.root / folder):
+        for name in list_files(folder):
             instance = parse_number(name.removesuffix(".jpg")) if name.endswith(".jpg") else None
             if instance in images:
-                raise UserError(f"{self.root / folder}: {images[instance]} and {name} are one instance; remove one")
+                raise UserError(f"{folder}: {images[instance]} and {name} are the same instance; remove one")
             if instance is not None:
                 images[instance] = name
-        expected = self.permutations.get((camera, identity))
-        if expected is not None and not images:
-            raise UserError(
-                f"{self.root / folder}: holds no image, though {PERMUTATION_FILE} counts {expected.shape[1]};"
-                " unpack it again"
-            )
+        return images
+
+    def _missing_image(self, camera: int, identity: int, images: Mapping[int, str], expected: np.ndarray | None) -> str:
+        """The first image that the permutation lists and the folder lacks, or an empty string."""
         missing = set() if expected is None else set(expected[0].tolist()) - images.keys()
+        folder = self.root / f"cam{camera}/{identity:04d}"
+        if missing and not images:
+            return f"{folder}: holds no image, but {PERMUTATION_FILE} lists {len(missing)}; unpack it again"
         if missing:
-            raise UserError(
-                f"{self.root / folder / f'{min(missing):04d}.jpg'}: no such image, though {PERMUTATION_FILE} lists it"
+            return f"{folder / f'{min(missing):04d}.jpg'}: no such image, but {PERMUTATION_FILE} lists it"
+        return ""
+
+    @classmethod
+    def protocol(cls, images: ImageTable, root: Path) -> tuple[Search, ...]:
+        """All-search and indoor-search, single-shot and multi-shot, ten trials each.
+
+        Gallery of a trial: for every gallery camera and identity, the first ``shots`` instances of the permutation's
+        row. Paths end in ``cam<camera>/<identity>/<instance>.jpg``.
+        """
+        permutations = read_permutations(root / PERMUTATION_FILE, cls.cameras_of())
+        query = np.flatnonzero(np.isin(images.cameras, cls.infrared_cameras))
+        pool = np.flatnonzero(np.isin(images.cameras, cls.visible_cameras))
+        if not len(query):
+            raise UserError(f"no query: there is no image of an infrared camera {cls.infrared_cameras}")
+        column = {
+            (camera, identity, _instance(path)): number
+            for number, (camera, identity, path) in enumerate(
+                zip(images.cameras[pool].tolist(), images.identities[pool].tolist(), images.paths[pool], strict=True)
             )
-        return [f"{folder}/{name}" for name in images.values()]
-
-    def _check_identities(self, samples: list[Sample], identities: list[int]) -> None:
-        empty, seen = Checks(), {sample.identity for sample in samples}
-        for identity in identities:
-            with empty.check():
-                if identity not in seen:
-                    raise UserError(
-                        f"{self.root}/cam*/{identity:04d}: no image of identity {identity} in any camera,"
-                        f" though {' or '.join(ID_LISTS[self.split])} lists it"
-                    )
-        empty.finish()
+        }
+        identities = np.unique(images.identities).tolist()
+        galleries = {
+            f"{mode}/{shots}-shot": _galleries(permutations, column, cameras, identities, shots)
+            for (mode, cameras), shots in product(MODES.items(), SHOTS)
+        }
+        locations = cls.locations_of(images.cameras)
+        return (Search(query, pool, locations[query], locations[pool], galleries, neighbours="queries"),)
 
 
-def read_permutations(root: str | Path) -> Permutations:
-    """The fixed gallery permutations of ``exp/rand_perm_cam.mat``.
+def _galleries(
+    permutations: Permutations,
+    column: Mapping[tuple[int, int, int], int],
+    cameras: Sequence[int],
+    identities: Sequence[int],
+    shots: int,
+) -> tuple[np.ndarray, ...]:
+    """One array of columns of the gallery pool per trial.
 
-    Raises:
-        UserError: missing file, or one that does not have the published structure.
+    Args:
+        column: (camera, identity, instance) -> column.
     """
-    return read_permutation_file(Path(root) / PERMUTATION_FILE, SYSU.cameras)
+    seen = [key for key in product(cameras, identities) if key in permutations]
+    trials = len(next(iter(permutations.values())))
+    try:
+        return tuple(
+            np.array(
+                [column[(*key, n)] for key in seen for n in permutations[key][trial, :shots].tolist()], dtype=np.int64
+            )
+            for trial in range(trials)
+        )
+    except KeyError as error:
+        camera, identity, instance = error.args[0]
+        raise UserError(
+            f"camera {camera}, identity {identity}: the permutation lists instance {instance}, which has no feature"
+        ) from None
+
+
+def _instance(path: str) -> int:
+    stem = path.replace("\\", "/").rsplit("/", 1)[-1].split(".")[0]
+    if not stem.isdecimal():
+        raise UserError(f"{path}: the file's name should be the instance number")
+    return int(stem)

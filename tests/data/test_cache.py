@@ -14,19 +14,18 @@ import torch
 from torch.utils.data import DataLoader
 
 import data.cache
-import data.datasets.base
-from data.cache import HEADER_BYTES, MappedImages, available_memory, cache_file, cached_source
-from data.datasets.base import read_image
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
-from data.loaders import DirectLoader, ordered_loader, train_loader
+import data.datasets.images
+from data.cache import HEADER_BYTES, CacheFile, MappedImages, available_memory, device_source, disk_source
+from data.datasets import SYSU, RegDB
+from data.datasets.images import ImageFiles, ImageSource, read_image
+from data.loaders import DirectLoader, ImageBatches, ordered_loader, train_loader
 from data.samplers import EpochSampler, Sizes
 from tests.helpers.runs import arguments, run
 from utils.run.cli import one_line
 from utils.run.errors import UserError
 
 SIZE = (48, 24)
-KINDS = ("disk", "memory", "device")
+KINDS = ("disk", "device")
 CPU = torch.device("cpu")
 
 
@@ -41,16 +40,17 @@ def folder(tmp_path) -> Path:
     return tmp_path / "cache"
 
 
-def cached(dataset, kind: str, folder: Path, num_workers: int = 0):
-    dataset.source = cached_source(dataset, kind, folder=folder, device=CPU, num_workers=num_workers)
-    return dataset
+def cached(dataset, kind: str, folder: Path, num_workers: int = 0, size: tuple[int, int] = SIZE) -> ImageSource:
+    if kind == "disk":
+        return disk_source(dataset, size, folder, num_workers=num_workers)
+    return device_source(dataset, size, folder, CPU, num_workers=num_workers)
 
 
 def refused(*arguments, **options) -> str:
     try:
         cached(*arguments, **options)
     except UserError as error:
-        # it holds the loader in a circle, and what the garbage collector finds ends its processes slowly
+        # it refers to the loader, whose workers the garbage collector would end slowly
         error.with_traceback(None)
         message = one_line(error)
         assert "\n" not in message
@@ -58,10 +58,10 @@ def refused(*arguments, **options) -> str:
     raise AssertionError("not refused")
 
 
-def assert_right(dataset) -> None:
-    """Its images are those of the files as they are now."""
-    expected = np.stack([read_image(dataset.root / path, dataset.image_size) for path in dataset.paths])
-    np.testing.assert_array_equal(dataset.__getitems__(range(len(dataset))).images, expected)
+def assert_right(dataset, source: ImageSource, size: tuple[int, int] = SIZE) -> None:
+    """The images are those of the files as they are now."""
+    expected = np.stack([read_image(dataset.root / path, size) for path in dataset.paths])
+    np.testing.assert_array_equal(source.take(range(len(dataset))), expected)
 
 
 def count_decoded(monkeypatch) -> list[Path]:
@@ -72,25 +72,26 @@ def count_decoded(monkeypatch) -> list[Path]:
         decoded.append(path)
         return read_image(path, size)
 
-    monkeypatch.setattr(data.base, "read_image", record)
+    monkeypatch.setattr(data.datasets.images, "read_image", record)
     return decoded
 
 
-# --- the same images, whatever holds them ---------------------------------------------------------------------------
+# --- the same images from every source -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_equal_those_of_the_files(sysu_root, folder, kind, workers):
-    plain, other = SYSU(sysu_root, "train", SIZE), cached(SYSU(sysu_root, "train", SIZE), kind, folder, workers)
+    dataset = SYSU(sysu_root, "train")
 
-    def batches(dataset) -> list:
+    def batches(source) -> list:
         sampler = EpochSampler(dataset.labels, dataset.infrared, method="norm_triplet", sizes=Sizes(2, 4, 8), seed=0)
         options = {"num_workers": workers, "pin_memory": False}
-        ordered = ordered_loader(dataset, [5, 3, 9], batch_size=2, **options)
-        return [*train_loader(dataset, sampler, **options), *ordered]
+        ordered = ordered_loader(dataset, source, [5, 3, 9], batch_size=2, **options)
+        return [*train_loader(dataset, source, sampler, **options), *ordered]
 
-    for expected, found in zip(batches(plain), batches(other), strict=True):
+    files, cache = ImageFiles(dataset, SIZE), cached(dataset, kind, folder, workers)
+    for expected, found in zip(batches(files), batches(cache), strict=True):
         for name in expected._fields:
             values, right = getattr(found, name), getattr(expected, name)
             assert torch.equal(values, right), name
@@ -98,28 +99,24 @@ def test_batches_equal_those_of_the_files(sysu_root, folder, kind, workers):
 
 
 @pytest.mark.parametrize("kind", ["none", *KINDS])
-def test_a_batch_is_its_items(sysu_root, folder, kind):
-    dataset = SYSU(sysu_root, "test", SIZE)
-    if kind != "none":
-        cached(dataset, kind, folder)
+def test_a_batch_holds_what_was_asked_for(sysu_root, folder, kind):
+    dataset = SYSU(sysu_root, "test")
+    source = ImageFiles(dataset, SIZE) if kind == "none" else cached(dataset, kind, folder)
     positions = [7, 2, 7, len(dataset) - 1]
-    batch = dataset.__getitems__(positions)
-    for row, position in enumerate(positions):
-        item = dataset[position]
-        assert torch.equal(item.images, torch.from_numpy(read_image(sysu_root / dataset.paths[position], SIZE)))
-        assert (item.labels, item.cameras, item.indices) == (
-            dataset.labels[position], dataset.camera_ids[position], position
-        )  # fmt: skip
-        for name in batch._fields:
-            assert torch.equal(getattr(batch, name)[row], getattr(item, name))
+    batch = ImageBatches(dataset, source).__getitems__(positions)
+    assert batch.indices.tolist() == positions
+    assert batch.labels.tolist() == dataset.labels[positions].tolist()
+    assert batch.is_infrared.tolist() == dataset.infrared[positions].tolist()
+    for image, position in zip(batch.images, positions, strict=True):
+        np.testing.assert_array_equal(image, read_image(sysu_root / dataset.paths[position], SIZE))
     with pytest.raises(IndexError):
-        dataset.__getitems__([len(dataset)])
+        source.take([len(dataset)])
 
 
 def test_training_is_the_same_to_the_bit(regdb_root, tmp_path):
     words = arguments(tmp_path, "regdb", regdb_root, mser="false", num_epoch="1", cache_dir=str(tmp_path / "cache"))
     states = {}
-    for kind in ("none", "memory", "device", "disk"):
+    for kind in ("none", "device", "disk"):
         folder = run(tmp_path, *words, "cache", kind)
         where = "decoded when needed" if kind == "none" else "cached in"
         assert (folder / "log.txt").read_text().count(where) == 2  # training and test images
@@ -132,49 +129,48 @@ def test_training_is_the_same_to_the_bit(regdb_root, tmp_path):
 
 @pytest.mark.gpu
 def test_images_on_a_gpu(regdb_root, folder):
-    dataset = RegDB(regdb_root, "train", SIZE)
-    expected = dataset.__getitems__([4, 4, 0, 9])
-    device = torch.device("cuda:0")
-    dataset.source = cached_source(dataset, "device", folder=folder, device=device, num_workers=0)
-    found = dataset.__getitems__([4, 4, 0, 9])
+    dataset, device = RegDB(regdb_root, "train"), torch.device("cuda:0")
+    expected = ImageFiles(dataset, SIZE).take([4, 4, 0, 9])
+    source = device_source(dataset, SIZE, folder, device, num_workers=0)
+    found = ImageBatches(dataset, source).__getitems__([4, 4, 0, 9])
     assert found.images.device == device
-    assert found.cameras.device == found.labels.device == found.indices.device == CPU
-    for name in expected._fields:
-        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name))
+    assert found.is_infrared.device == found.labels.device == found.indices.device == CPU
+    assert torch.equal(found.images.cpu(), expected)
 
 
-def test_a_resident_cache_has_no_workers(regdb_root, folder, monkeypatch):
-    dataset = cached(RegDB(regdb_root, "train", SIZE), "device", folder)
+def test_a_device_cache_has_no_workers(regdb_root, folder, monkeypatch):
+    dataset = RegDB(regdb_root, "train")
+    source = cached(dataset, "device", folder)
     monkeypatch.setattr(DataLoader, "__init__", None)
     before = multiprocessing.active_children()
-    loader = ordered_loader(dataset, [3, 1, 2], batch_size=2, num_workers=2, pin_memory=False)
+    loader = ordered_loader(dataset, source, [3, 1, 2], batch_size=2, num_workers=2, pin_memory=False)
     assert isinstance(loader, DirectLoader)
     assert len(loader) == 2
-    for _ in range(2):  # it can be gone through again
+    for _ in range(2):  # it can be iterated again
         assert [batch.indices.tolist() for batch in loader] == [[3, 1], [2]]
     assert multiprocessing.active_children() == before
 
 
-@pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_other_processes_share_the_images(regdb_root, folder, kind):
-    """What is handed to a spawned process refers to the images and does not hold them."""
-    dataset = cached(RegDB(regdb_root, "train", (96, 48)), kind, folder)
-    sent = bytes(ForkingPickler.dumps(dataset.source))
-    assert len(sent) < 20_000 < dataset.source.images.numel()
-    assert torch.equal(ForkingPickler.loads(sent).take([3, 5]), dataset.source.take([3, 5]))
+def test_other_processes_share_the_images(regdb_root, folder):
+    """What is sent to a spawned process refers to the file and does not hold the images."""
+    source = cached(RegDB(regdb_root, "train"), "disk", folder, size=(96, 48))
+    sent = bytes(ForkingPickler.dumps(source))
+    assert len(sent) < 20_000 < source.images.numel()
+    assert torch.equal(ForkingPickler.loads(sent).take([3, 5]), source.take([3, 5]))
 
 
-# --- when it is built -----------------------------------------------------------------------------------------------
+# --- when it is written ---------------------------------------------------------------------------------------------
 
 
-def test_built_once(root, folder, monkeypatch):
+def test_written_once(root, folder, monkeypatch):
     decoded = count_decoded(monkeypatch)
-    path = cache_file(cached(RegDB(root, "train", SIZE), "disk", folder), folder)
+    dataset = RegDB(root, "train")
+    path = cached(dataset, "disk", folder).file.path
     before = path.stat()
     assert before.st_size == HEADER_BYTES + len(decoded) * 3 * SIZE[0] * SIZE[1]
     decoded.clear()
-    for kind in KINDS:  # the other two read the file
-        assert_right(cached(RegDB(root, "train", SIZE), kind, folder))
+    for kind in KINDS:  # the cache on the device is read from the file
+        assert_right(dataset, cached(dataset, kind, folder))
     assert not decoded
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert list(folder.iterdir()) == [path]
@@ -223,33 +219,35 @@ def older_pillow(path: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, grow, swap, truncate, lengthen, empty, damage_header, older_pillow])
-def test_made_anew_after(change, root, folder, monkeypatch):
-    first = cached(RegDB(root, "train", SIZE), "disk", folder)
-    path = cache_file(first, folder)
+def test_written_again_after(change, root, folder, monkeypatch):
+    dataset = RegDB(root, "train")
+    path = cached(dataset, "disk", folder).file.path
     before = path.stat().st_ino
-    change(root / first.paths[0], path)
+    change(root / dataset.paths[0], path)
     decoded = count_decoded(monkeypatch)
-    second = cached(RegDB(root, "train", SIZE), "disk", folder)
-    assert len(decoded) == len(second)
+    dataset = RegDB(root, "train")
+    source = cached(dataset, "disk", folder)
+    assert len(decoded) == len(dataset)
     assert path.stat().st_ino != before
-    assert_right(second)
-    assert_right(cached(RegDB(root, "train", SIZE), "memory", folder))
+    assert_right(dataset, source)
+    assert_right(dataset, cached(dataset, "device", folder))
 
 
 def test_every_split_trial_size_and_root_has_its_own(root, regdb_root, folder):
     for where, split, size, trial in (
-        (root, "train", SIZE, 1), (root, "test", SIZE, 1), (root, "train", (24, 48), 1), (root, "train", SIZE, 2),
+        (root, "train", SIZE, 1), (root, "test", SIZE, 1), (root, "train", (64, 32), 1), (root, "train", SIZE, 2),
         (regdb_root, "train", SIZE, 1),
     ):  # fmt: skip
-        assert_right(cached(RegDB(where, split, size, trial=trial), "disk", folder))
+        dataset = RegDB(where, split, trial=trial)
+        assert_right(dataset, cached(dataset, "disk", folder, size=size), size)
     assert len(list(folder.iterdir())) == 5
 
 
 def test_a_cache_under_the_name_of_another(root, folder):
-    one, two = RegDB(root, "train", SIZE, trial=1), RegDB(root, "train", SIZE, trial=2)
-    cached(one, "disk", folder)
-    shutil.copy(cache_file(one, folder), cache_file(two, folder))
-    assert_right(cached(two, "disk", folder))
+    one, two = RegDB(root, "train", trial=1), RegDB(root, "train", trial=2)
+    path = cached(one, "disk", folder).file.path
+    shutil.copy(path, CacheFile(two, SIZE, folder).path)
+    assert_right(two, cached(two, "disk", folder))
 
 
 # --- what may go wrong ----------------------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def test_a_cache_under_the_name_of_another(root, folder):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_image_is_named_and_nothing_is_left(root, folder, kind, workers):
-    dataset = RegDB(root, "train", SIZE)
+    dataset = RegDB(root, "train")
     broken = root / dataset.paths[-1]
     broken.write_bytes(b"nothing")
     assert f"{broken}: cannot be decoded" in refused(dataset, kind, folder, workers)
@@ -266,7 +264,7 @@ def test_unreadable_image_is_named_and_nothing_is_left(root, folder, kind, worke
 
 
 def test_image_that_vanished(root, folder):
-    dataset = RegDB(root, "train", SIZE)
+    dataset = RegDB(root, "train")
     (root / dataset.paths[3]).unlink()
     assert f"{root / dataset.paths[3]}: cannot be read" in refused(dataset, "disk", folder)
 
@@ -281,7 +279,7 @@ def stop_at(monkeypatch, number: int, stop) -> None:
             stop()
         return read_image(path, size)
 
-    monkeypatch.setattr(data.base, "read_image", read)
+    monkeypatch.setattr(data.datasets.images, "read_image", read)
 
 
 def test_interrupted_it_leaves_no_file(root, folder, monkeypatch):
@@ -291,7 +289,7 @@ def test_interrupted_it_leaves_no_file(root, folder, monkeypatch):
     monkeypatch.setattr(data.cache, "CHUNK", 8)
     stop_at(monkeypatch, 20, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        cached(RegDB(root, "train", SIZE), "disk", folder)
+        cached(RegDB(root, "train"), "disk", folder)
     assert not list(folder.iterdir())
 
 
@@ -301,46 +299,42 @@ def test_killed_it_leaves_no_cache(root, folder, monkeypatch):
     if not child:
         torch.set_num_threads(1)
         stop_at(monkeypatch, 20, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        cached(RegDB(root, "train", SIZE), "disk", folder)
+        cached(RegDB(root, "train"), "disk", folder)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     (left,) = folder.iterdir()
     assert left.suffix == ".partial"
 
-    dataset = cached(RegDB(root, "train", SIZE), "disk", folder)
-    assert_right(dataset)
-    path = cache_file(dataset, folder)
-    assert set(folder.iterdir()) == {path, left}  # it may belong to a run that is at work
-    path.unlink()
+    dataset = RegDB(root, "train")
+    source = cached(dataset, "disk", folder)
+    assert_right(dataset, source)
+    assert set(folder.iterdir()) == {source.file.path, left}  # it may belong to a run that is writing
+    source.file.path.unlink()
     os.utime(left, (time.time() - 7200,) * 2)
-    assert_right(cached(RegDB(root, "train", SIZE), "disk", folder))
-    assert set(folder.iterdir()) == {path}
+    assert_right(dataset, cached(dataset, "disk", folder))
+    assert set(folder.iterdir()) == {source.file.path}
 
 
-def test_two_runs_build_at_once(root, folder, monkeypatch):
-    inner = []
-
-    def build_too():
-        inner.append(cached(RegDB(root, "train", SIZE), "disk", folder))
-
-    stop_at(monkeypatch, 20, build_too)
-    outer = cached(RegDB(root, "train", SIZE), "disk", folder)
-    assert_right(inner[0])  # it keeps the file that the other run has replaced
-    assert_right(outer)
-    assert list(folder.iterdir()) == [cache_file(outer, folder)]
+def test_two_runs_write_at_once(root, folder, monkeypatch):
+    inner, dataset = [], RegDB(root, "train")
+    stop_at(monkeypatch, 20, lambda: inner.append(cached(dataset, "disk", folder)))
+    outer = cached(dataset, "disk", folder)
+    assert_right(dataset, inner[0])  # it keeps the file that the other run has replaced
+    assert_right(dataset, outer)
+    assert list(folder.iterdir()) == [outer.file.path]
 
 
 def test_replaced_by_a_cache_of_other_images(root, folder):
-    source = cached(RegDB(root, "train", SIZE), "disk", folder).source
+    source = cached(RegDB(root, "train"), "disk", folder)
     rebuild, arguments_ = source.__reduce__()
     assert rebuild is MappedImages
-    damage_header(root, source.path)
+    damage_header(root, source.file.path)
     with pytest.raises(UserError, match="another run replaced this cache"):
         rebuild(*arguments_)
 
 
 def test_full_disk(root, folder, monkeypatch):
-    dataset = RegDB(root, "train", SIZE)
+    dataset = RegDB(root, "train")
     needed = HEADER_BYTES + len(dataset) * 3 * SIZE[0] * SIZE[1]
     for free in (needed - 1, needed):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
@@ -350,7 +344,7 @@ def test_full_disk(root, folder, monkeypatch):
             assert "set cache_dir" in message
             assert not list(folder.iterdir())
         else:
-            assert_right(cached(dataset, "disk", folder))
+            assert_right(dataset, cached(dataset, "disk", folder))
 
 
 def test_writing_fails(root, folder, monkeypatch):
@@ -358,48 +352,39 @@ def test_writing_fails(root, folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    message = refused(RegDB(root, "train", SIZE), "disk", folder)
+    message = refused(RegDB(root, "train"), "disk", folder)
     assert "the cache cannot be written (No space left on device); set cache_dir" in message
     assert not list(folder.iterdir())
 
 
 def test_folder_that_cannot_be(root, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "set cache_dir" in refused(RegDB(root, "train", SIZE), "disk", tmp_path / "file")
+    assert "set cache_dir" in refused(RegDB(root, "train"), "disk", tmp_path / "file")
 
 
-@pytest.mark.parametrize("kind", ["memory", "device"])
-def test_too_little_memory(root, folder, monkeypatch, kind):
-    dataset = RegDB(root, "train", SIZE)
+def test_too_little_memory(root, folder, monkeypatch):
+    dataset = RegDB(root, "train")
     needed = len(dataset) * 3 * SIZE[0] * SIZE[1]
     monkeypatch.setattr(data.cache, "available_memory", lambda: needed - 1)
-    assert f"cache: '{kind}' needs" in refused(dataset, kind, folder)
+    assert "cache: 'device' needs" in refused(dataset, "device", folder)
     monkeypatch.setattr(data.cache, "available_memory", lambda: needed)
-    assert_right(cached(dataset, kind, folder))
-
-
-def test_too_little_shared_memory(root, folder, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    assert "shared memory" in refused(RegDB(root, "train", SIZE), "memory", folder)
+    assert_right(dataset, cached(dataset, "device", folder))
 
 
 def test_available_memory():
     assert 2**20 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_images_that_changed_places_are_noticed(regdb_root, tmp_path):
-    """Of one size and, as unpackers leave them, of one time."""
-    root = Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
+def test_images_that_changed_places_are_noticed(root, folder):
+    """Of the same size and, as unpackers leave them, with the same time."""
     images = sorted(root.glob("Visible/*/*.bmp"))[:2]
     for path in images:
         os.utime(path, (1e9, 1e9))
-    options = {"folder": tmp_path / "cache", "device": torch.device("cpu"), "num_workers": 0}
-    cached_source(RegDB(root, "train", SIZE), "disk", **options)
-    cached_source(RegDB(root, "test", SIZE), "disk", **options)
-    images[0].rename(tmp_path / "aside")
-    images[1].rename(images[0])
-    (tmp_path / "aside").rename(images[1])
     for split in ("train", "test"):
-        dataset = RegDB(root, split, SIZE)
-        expected = dataset.source.take(range(len(dataset)))
-        assert torch.equal(cached_source(dataset, "disk", **options).take(range(len(dataset))), expected)
+        cached(RegDB(root, split), "disk", folder)
+    images[0].rename(folder / "aside")
+    images[1].rename(images[0])
+    (folder / "aside").rename(images[1])
+    for split in ("train", "test"):
+        dataset = RegDB(root, split)
+        assert_right(dataset, cached(dataset, "disk", folder))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +14,24 @@ import scipy.io
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_hostile_matlab import MATLAB_FORMS, rows
 
-from data.datasets.base import ReIDDataset
-from data.datasets.images import read_image
-from data.datasets.lists import inside_root, is_file, parse_identities, read_lines
-from data.datasets.regdb import RegDB
-from data.datasets.sysu import SYSU
-from data.unreadable import find_unreadable, leave_out
+from data.datasets import SYSU, RegDB
+from data.datasets.images import ImageFiles, read_image
+from data.datasets.lists import inside_root, is_file, read_identities
+from data.unreadable import find_unreadable
 from main import main
 from tests.helpers.fuzzing import SECONDS, outcome, why
 from tests.helpers.limits import within
+from tests.helpers.permutations import MATLAB_FORMS, rows
 from tests.helpers.runs import arguments, refused, run
+from tests.helpers.users import ordinary_user
 from utils.run.cli import run_program
-from utils.run.errors import UnreadableImage, UserError, UserErrors
-from utils.run.folder import discarded_without_model
+from utils.run.errors import UnreadableImage, UserError
+from utils.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 24)
-CAMERAS = SYSU.cameras
+CAMERAS = SYSU.cameras_of()
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -57,11 +55,8 @@ def test_identity_lists_give_numbers_or_say_why_not(scratch, text, encoding):
     path = scratch / "train_id.txt"
     path.write_bytes(text.encode(encoding, errors="replace"))
 
-    def parse() -> list[int]:
-        return parse_identities([word for line in read_lines(path, "x") for word in line.split(",")], path)
-
-    if outcome(parse) == "read":
-        found = parse()
+    if outcome(lambda: read_identities(path, "identities")) == "read":
+        found = read_identities(path, "identities")
         assert len(set(found)) == len(found)
         assert all(0 < identity < 10**9 for identity in found)
 
@@ -72,8 +67,7 @@ def test_identity_lists_are_read_as_they_are_meant(scratch, identities, data):
     zeros, ends = st.integers(0, 3), st.sampled_from([",", ", ", " ,", ",\r\n", "\n"])
     text = "".join("0" * data.draw(zeros) + f"{identity}" + data.draw(ends) for identity in identities)
     path.write_bytes(data.draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\r\n\r\n"])) + text.encode())
-    words = [word.strip() for line in read_lines(path, "x") for word in line.split(",")]
-    assert parse_identities([word for word in words if word], path) == identities
+    assert read_identities(path, "identities") == identities
 
 
 @given(text=AWKWARD)
@@ -112,25 +106,12 @@ def test_index_lists_give_samples_or_say_why_not(spoilt, regdb_root, lines):
     whole = (regdb_root / "idx/train_visible_1.txt").read_text()
     index = spoilt / "idx/train_visible_1.txt"
     index.write_bytes((whole + "\n".join(lines)).encode(errors="replace"))
-    if outcome(lambda: RegDB(spoilt, "train", SIZE)) == "read":
-        for path in RegDB(spoilt, "train", SIZE).paths:
+    if outcome(lambda: RegDB(spoilt, "train")) == "read":
+        for path in RegDB(spoilt, "train").paths:
             assert (spoilt / path).is_file()
 
 
 # --- what the system refuses ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Permissions do not hold for root: as nobody, where the tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -153,13 +134,13 @@ def test_folders_and_lists_without_permission(what, guarded):
     for one in chosen:
         one.chmod(0)
     with ordinary_user():
-        message = why(SYSU, guarded, "train", SIZE)
+        message = why(SYSU, guarded, "train")
     assert "Permission denied" in message
     assert any(str(one) in message for one in chosen)
 
 
 def test_images_without_permission(guarded):
-    path = guarded / SYSU(guarded, "train", SIZE).paths[0]
+    path = guarded / SYSU(guarded, "train").paths[0]
     path.chmod(0)
     with ordinary_user():
         assert f"{path}: cannot be decoded as an image (Permission denied)" in why(read_image, path, SIZE)
@@ -179,28 +160,28 @@ def put_folder_for_list(root: Path) -> Path:
 
 def put_pipe_for_image(root: Path) -> Path:
     """Opening it would wait for ever."""
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     path.unlink()
     os.mkfifo(path)
     return path
 
 
 def put_broken_link(root: Path) -> Path:
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     path.unlink()
     path.symlink_to(root / "absent.jpg")
     return path
 
 
 def put_circle(root: Path) -> Path:
-    path = (root / SYSU(root, "test", SIZE).paths[0]).parent
+    path = (root / SYSU(root, "test").paths[0]).parent
     shutil.rmtree(path)
     path.symlink_to(path)
     return path
 
 
 def put_second_name(root: Path) -> Path:
-    path = root / SYSU(root, "test", SIZE).paths[0]
+    path = root / SYSU(root, "test").paths[0]
     shutil.copy(path, path.with_name(f"{int(path.stem)}.jpg"))
     return path.parent
 
@@ -208,18 +189,18 @@ def put_second_name(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (put_file_for_folder, "is no folder"),
-        (put_folder_for_list, "is no file; it holds"),
+        (put_file_for_folder, "not a folder"),
+        (put_folder_for_list, "not a file; it holds"),
         (put_pipe_for_image, "no such image"),
         (put_broken_link, "no such image"),
         (put_circle, "symbolic link"),
-        (put_second_name, "are one instance; remove one"),
+        (put_second_name, "are the same instance; remove one"),
     ],
 )
 def test_what_stands_where_something_else_belongs(damage, words, sysu):
     path = damage(sysu)
     with within(SECONDS):
-        message = why(SYSU, sysu, "test", SIZE)
+        message = why(SYSU, sysu, "test")
     assert str(path) in message
     assert words in message
 
@@ -227,7 +208,7 @@ def test_what_stands_where_something_else_belongs(damage, words, sysu):
 @pytest.mark.parametrize("dataset", [SYSU, RegDB])
 def test_links_are_followed(dataset, sysu, regdb, tmp_path):
     root = {SYSU: sysu, RegDB: regdb}[dataset]
-    expected = dataset(root, "train", SIZE).samples
+    expected = dataset(root, "train").samples
     path = root / expected[0].path
     elsewhere = tmp_path / "elsewhere"
     shutil.move(path.parent, elsewhere)
@@ -235,7 +216,7 @@ def test_links_are_followed(dataset, sysu, regdb, tmp_path):
     other = root / expected[-1].path
     shutil.move(other, elsewhere / "moved")
     other.symlink_to(elsewhere / "moved")
-    assert dataset(root, "train", SIZE).samples == expected
+    assert dataset(root, "train").samples == expected
 
 
 def test_everything_that_is_missing_is_found_at_once(sysu):
@@ -243,11 +224,11 @@ def test_everything_that_is_missing_is_found_at_once(sysu):
     shutil.rmtree(sysu / "cam6")
     (sysu / "exp/val_id.txt").unlink()
     (sysu / "exp/rand_perm_cam.mat").unlink()
-    with pytest.raises(UserErrors) as error:
-        SYSU(sysu, "train", SIZE)
-    found = [str(one) for one in error.value.errors]
+    with pytest.raises(UserError) as error:
+        SYSU(sysu, "train")
+    found = error.value.messages
     assert len(found) == 4
-    assert str(error.value) == f"{found[0]} (and 3 more such findings; python -m tools.doctor lists them)"
+    assert str(error.value) == f"{found[0]} (and 3 more; python -m tools.doctor lists them)"
     for name in ("cam1", "cam6", "exp/val_id.txt", "exp/rand_perm_cam.mat"):
         assert sum(one.startswith(f"{sysu / name}: ") for one in found) == 1
 
@@ -292,14 +273,14 @@ def more_instances(root: Path) -> None:
     ("damage", "words"),
     [
         (lambda root: shutil.rmtree(root), "no such folder; set data_root"),
-        (put_file_for_folder, "is no folder"),
-        (put_folder_for_list, "is no file"),
+        (put_file_for_folder, "not a folder"),
+        (put_folder_for_list, "not a file"),
         (lambda root: (root / "exp/train_id.txt").write_text("1;2"), "is not an identity number"),
         (lambda root: (root / "exp/train_id.txt").write_text("9" * 5000), "is not an identity number"),
         (lambda root: (root / "exp/train_id.txt").write_bytes(b"\xff\xfe1\0"), "cannot be read as text"),
         (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(MATLAB_FORMS["plain"][:999]), "MATLAB"),
         (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(b""), "MATLAB"),
-        (more_instances, "no such image, though exp/rand_perm_cam.mat lists it"),
+        (more_instances, "no such image, but exp/rand_perm_cam.mat lists it"),
         (only_visible, "no query"),
         (never_indoors, "the gallery of indoor/1-shot, trial 1, has no image"),
     ],
@@ -312,7 +293,7 @@ def test_bad_data_leaves_nothing_behind(damage, words, sysu, tmp_path, capsys):
 
 
 def first_of(root: Path, split: str) -> Path:
-    return root / RegDB(root, split, SIZE).paths[0]
+    return root / RegDB(root, split).paths[0]
 
 
 def fails(*command: str) -> str:
@@ -351,7 +332,8 @@ def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / kept).write_text("")
-    with pytest.raises(error), discarded_without_model(folder):
+    run = RunFolder.create(folder, config="", command="", seed=0, device="")
+    with pytest.raises(error), run.removed_if_empty():
         raise error("x.jpg: cannot be decoded")
     assert folder.exists() == stays
 
@@ -369,7 +351,7 @@ def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):
 
 @pytest.mark.parametrize("cache", ["none", "disk"])
 def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_path):
-    whole = RegDB(regdb, "train", SIZE)
+    whole = RegDB(regdb, "train")
     command = arguments(
         tmp_path, "regdb", regdb, num_epoch="1", mser="false", cache=cache, skip_unreadable="true",
         cache_dir=str(tmp_path / "cache"),
@@ -382,33 +364,33 @@ def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_pat
     (regdb / broken[1]).write_bytes((regdb / broken[1]).read_bytes()[:100])
     after = run(tmp_path, *command)
     log = (after / "log.txt").read_text()
-    assert "left out, because they cannot be read: 2 images" in log
+    assert "left out because they cannot be read: 2 images" in log
     for path in broken:
         assert f"{regdb / path}: cannot be decoded" in log
-    assert f"RegDB train: {whole.num_identities} identities, {len(whole) - 2} images" in log
+    visible, infrared = (~whole.infrared).sum() - 2, whole.infrared.sum()
+    assert f"RegDB train: {whole.num_identities} identities, {visible} visible and {infrared} infrared" in log
     states = [torch.load(folder / "last.pth", weights_only=True) for folder in (before, after)]
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_what_is_left_out_changes_nothing_else(regdb):
-    dataset = RegDB(regdb, "train", SIZE)
-    samples = dataset.samples
+    dataset = RegDB(regdb, "train")
     (regdb / dataset.paths[3]).write_bytes(b"")
-    reasons = find_unreadable(dataset, num_workers=0)
+    reasons = find_unreadable(dataset, SIZE, num_workers=0)
     assert list(reasons) == [3]
-    assert reasons == find_unreadable(dataset, num_workers=2)
-    leave_out(dataset, reasons)
-    assert dataset.samples == samples[:3] + samples[4:]
-    assert [len(values) for values in (dataset.paths, dataset.labels, dataset.infrared)] == [len(samples) - 1] * 3
-    assert dataset.labels.tolist() == [sample.label for sample in dataset.samples]
-    for position in (0, 3, len(dataset) - 1):
-        expected = read_image(regdb / dataset.samples[position].path, SIZE)
-        np.testing.assert_array_equal(dataset[position].images, expected)
+    assert reasons == find_unreadable(dataset, SIZE, num_workers=2)
+    rest = dataset.without(reasons)
+    assert rest.samples == dataset.samples[:3] + dataset.samples[4:]
+    assert [len(values) for values in (rest.paths, rest.labels, rest.infrared)] == [len(dataset) - 1] * 3
+    assert rest.labels.tolist() == [sample.label for sample in rest.samples]
+    for position in (0, 3, len(rest) - 1):
+        expected = read_image(regdb / rest.samples[position].path, SIZE)
+        np.testing.assert_array_equal(ImageFiles(rest, SIZE).take([position])[0], expected)
 
 
 @pytest.mark.parametrize("kind", ["", "visible ", "infrared "])
 def test_an_identity_must_keep_both_modalities(kind, regdb, tmp_path, capsys):
-    dataset: ReIDDataset = RegDB(regdb, "train", SIZE)
+    dataset = RegDB(regdb, "train")
     identity = int(dataset.identities[0])
     for sample in dataset.samples:
         if sample.identity == identity and (not kind or (sample.camera == 3) == (kind == "infrared ")):

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from data.samplers import SAMPLERS, EpochSampler, Sizes
 from utils.run.errors import UserError
 
-IDENTITY_SAMPLERS = ("norm_triplet", "cross_modality_identity", "identity_cross_modality")
 SIZES = Sizes(p_size=3, k_size=4, batch_size=10)
 
 
-def made_up(seed: int, identities: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+def random_labels(seed: int, identities: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels and modalities in random order; every identity has both modalities."""
     random = np.random.default_rng(seed)
     pairs = [
@@ -31,7 +30,7 @@ def sampler(method, labels, infrared, sizes=SIZES, seed=0):
 @given(seed=st.integers(0, 10**6), identities=st.integers(4, 9), most=st.integers(2, 12))
 @settings(max_examples=30, deadline=None)
 def test_every_batch_is_complete_and_len_counts_them(method, seed, identities, most):
-    labels, infrared = made_up(seed, identities, most)
+    labels, infrared = random_labels(seed, identities, most)
     drawn = sampler(method, labels, infrared, seed=seed) if len(labels) >= SIZES.batch_size else None
     if drawn is None:
         return
@@ -39,14 +38,14 @@ def test_every_batch_is_complete_and_len_counts_them(method, seed, identities, m
         drawn.set_epoch(epoch)
         batches = list(drawn)
         assert len(batches) == len(drawn) > 0
-        size = SIZES.p_size * SIZES.k_size if method in IDENTITY_SAMPLERS else SIZES.batch_size
+        size = SIZES.p_size * SIZES.k_size if SAMPLERS[method].draws_identities else SIZES.batch_size
         assert {len(batch) for batch in batches} == {size}
         assert all(0 <= index < len(labels) for batch in batches for index in batch)
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
 def test_a_function_of_seed_and_epoch(method):
-    labels, infrared = made_up(0, 8, 9)
+    labels, infrared = random_labels(0, 8, 9)
     np.random.seed(0)
     first = sampler(method, labels, infrared, seed=5)
     epochs = {}
@@ -65,24 +64,24 @@ def test_a_function_of_seed_and_epoch(method):
 def test_norm_triplet_groups():
     labels = np.repeat(np.arange(5), [9, 8, 2, 12, 7])
     infrared = np.arange(len(labels)) % 2 == 0
-    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), SIZES)
+    batches = SAMPLERS["norm_triplet"].draw(labels, infrared, np.random.default_rng(0), SIZES)
     used = Counter()
     for batch in batches:
         groups = labels[batch].reshape(SIZES.p_size, SIZES.k_size)
         assert (groups == groups[:, :1]).all()  # K images of one identity side by side
         assert len(set(groups[:, 0])) == SIZES.p_size  # P different identities
         used.update(groups[:, 0].tolist())
-    # groups there are: 2, 2, 1 (drawn with replacement), 3, 1; none is dealt twice
+    # groups: 2, 2, 1 (drawn with replacement), 3, 1; none is used twice
     assert all(used[label] <= count for label, count in enumerate((2, 2, 1, 3, 1)))
     without_replacement = [i for i in batches.ravel().tolist() if labels[i] != 2]
     assert len(set(without_replacement)) == len(without_replacement)
     left = [count - used[label] for label, count in enumerate((2, 2, 1, 3, 1))]
-    assert sum(count > 0 for count in left) < SIZES.p_size  # it went on as long as it could
+    assert sum(count > 0 for count in left) < SIZES.p_size  # it draws until too few identities have a group left
 
 
-def test_norm_triplet_pays_no_regard_to_modality():
+def test_norm_triplet_ignores_modality():
     labels, infrared = np.zeros(400, dtype=int), np.arange(400) < 300
-    batches = SAMPLERS["norm_triplet"](labels, infrared, np.random.default_rng(0), Sizes(1, 4, 1))
+    batches = SAMPLERS["norm_triplet"].draw(labels, infrared, np.random.default_rng(0), Sizes(1, 4, 1))
     shares = Counter(infrared[batches].sum(axis=1).tolist())
     assert set(shares) >= {2, 3, 4}
 
@@ -92,16 +91,16 @@ def test_epoch_of_published_size():
     random = np.random.default_rng(0)
     counts = random.multinomial(34167 - 395 * 40, np.full(395, 1 / 395)) + 40
     labels = np.repeat(np.arange(395), counts)
-    batches = SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(8, 16, 128))
+    batches = SAMPLERS["norm_triplet"].draw(labels, labels % 2 == 0, random, Sizes(8, 16, 128))
     assert 34167 / 128 * 0.85 < len(batches) <= 34167 // 128
     labels = np.repeat(np.arange(206), 20)  # 20 < K 32: one group each, drawn with replacement
-    assert len(SAMPLERS["norm_triplet"](labels, labels % 2 == 0, random, Sizes(4, 32, 128))) == 51
+    assert len(SAMPLERS["norm_triplet"].draw(labels, labels % 2 == 0, random, Sizes(4, 32, 128))) == 51
 
 
 def test_cross_modality_random_halves_and_repeats():
     for visible, infrared_count in ((30, 11), (11, 30)):  # infrared may outnumber visible
         infrared = np.array([False] * visible + [True] * infrared_count)
-        batches = SAMPLERS["cross_modality_random"](np.zeros(41, int), infrared, np.random.default_rng(0), SIZES)
+        batches = SAMPLERS["cross_modality_random"].draw(np.zeros(41, int), infrared, np.random.default_rng(0), SIZES)
         assert len(batches) == 30 // 5
         assert not infrared[batches[:, :5]].any()
         assert infrared[batches[:, 5:]].all()
@@ -112,8 +111,8 @@ def test_cross_modality_random_halves_and_repeats():
 
 
 def test_cross_modality_identity_order():
-    labels, infrared = made_up(1, 7, 9)
-    batches = SAMPLERS["cross_modality_identity"](labels, infrared, np.random.default_rng(0), SIZES)
+    labels, infrared = random_labels(1, 7, 9)
+    batches = SAMPLERS["cross_modality_identity"].draw(labels, infrared, np.random.default_rng(0), SIZES)
     passes = max(1, len(labels) // (7 * SIZES.k_size))
     assert len(batches) == passes * (7 // SIZES.p_size)
     for batch in batches:
@@ -125,8 +124,8 @@ def test_cross_modality_identity_order():
 
 
 def test_identity_cross_modality_alternates():
-    labels, infrared = made_up(2, 7, 9)
-    batches = SAMPLERS["identity_cross_modality"](labels, infrared, np.random.default_rng(0), SIZES)
+    labels, infrared = random_labels(2, 7, 9)
+    batches = SAMPLERS["identity_cross_modality"].draw(labels, infrared, np.random.default_rng(0), SIZES)
     for batch in batches:
         assert infrared[batch[0::2]].all()
         assert not infrared[batch[1::2]].any()
@@ -260,7 +259,7 @@ def test_any_layout_keeps_what_the_method_promises_or_is_refused(method, layout,
         assert str(error).startswith("sample_method: ")
         assert str(error).isprintable()
         return
-    size = layout.sizes.p_size * layout.sizes.k_size if method in IDENTITY_SAMPLERS else layout.sizes.batch_size
+    size = layout.sizes.p_size * layout.sizes.k_size if SAMPLERS[method].draws_identities else layout.sizes.batch_size
     lists = {}
     for epoch in (1, 2, 5):
         drawn.set_epoch(epoch)

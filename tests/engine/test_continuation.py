@@ -1,6 +1,5 @@
 """Runs that are stopped and go on: bit for bit what they would have been."""
 
-import csv
 import json
 import multiprocessing
 import os
@@ -10,70 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import make_schedule, make_training
 
+from engine import state as state_module
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
 from engine.precision import TorchPrecision
-from engine.progress import TESTED
-from engine.state import PATTERN, newest_state
+from engine.state import PATTERN
 from engine.trainer import train
 from main import main
-from tests.helpers.runs import arguments, run
+from tests.helpers.runs import arguments, results
+from tests.helpers.training import EPOCHS, assert_same, make_schedule, make_training, rows, score_of, stop_at
 from utils.results import TrialScore
 from utils.run.cli import run_program
 from utils.run.errors import LoaderDied, Stopped, UserError
 from utils.run.files import FolderLock
-
-EPOCHS = 3
-
-
-def score_of(model) -> TrialScore:
-    """Some figure that depends on the weights, and goes up and down."""
-    value = 100 * model.embed.weight.detach().double().sum().sin().abs().item()
-    return TrialScore(value, value, value, value, value, value)
-
-
-def stop_at(training, when: int, number: int = signal.SIGTERM) -> None:
-    """Have the process send itself a signal while it works on its ``when``-th batch."""
-    augment, calls = training.augment, []
-
-    def interrupted(images, infrared):
-        calls.append(1)
-        if len(calls) == when:
-            os.kill(os.getpid(), number)
-        return augment(images, infrared)
-
-    interrupted.state_dict, interrupted.load_state_dict = augment.state_dict, augment.load_state_dict
-    training.augment = interrupted
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """What does not depend on the clock."""
-    with (folder / "metrics.csv").open() as file:
-        return [
-            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
-        ]
-
-
-def assert_same(training, expected, folder: Path, expected_folder: Path) -> None:
-    for name, value in expected.model.state_dict().items():
-        assert torch.equal(training.model.state_dict()[name], value), name
-    assert rows(folder) == rows(expected_folder)
-    models = sorted(path.name for path in expected_folder.glob("[!s]*.pth"))
-    assert sorted(path.name for path in folder.glob("[!s]*.pth")) == models
-    for name in models:
-        ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, expected_folder))
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    training = make_training()
-    best = train(training, make_schedule(num_epoch=EPOCHS, evaluate=score_of), folder)
-    batches = newest_state(folder)[0]["progress"]["iteration"]
-    return training, folder, best, batches
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -86,7 +35,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(share, workers, uninterru
     with pytest.raises(Stopped):
         train(training, schedule, tmp_path)
     again = make_training(workers=2 - workers)
-    assert train(again, schedule, tmp_path, continued=True) == best
+    assert train(again, schedule, tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -97,7 +46,7 @@ def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path):
         training = make_training()
         stop_at(training, 1, (signal.SIGTERM, signal.SIGINT)[attempt % 2])
         try:
-            found = train(training, schedule, tmp_path, continued=attempt > 0)
+            found = train(training, schedule, tmp_path)
         except Stopped as stop:
             assert stop.number == (signal.SIGTERM, signal.SIGINT)[attempt % 2]
             continue
@@ -122,7 +71,7 @@ def test_a_signal_during_an_evaluation_ends_it_at_once(epoch, uninterrupted, tmp
     with pytest.raises(Stopped):
         train(make_training(), make_schedule(num_epoch=EPOCHS, evaluate=interrupted), tmp_path)
     again = make_training()
-    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path, continued=True) == best
+    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -130,7 +79,7 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
     """Each step takes a made-up minute, and a crash that nobody could foresee costs at most two."""
     expected, expected_folder, best, batches = uninterrupted
     minutes = iter(range(10**6))
-    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(state_module.time, "monotonic", lambda: 60.0 * next(minutes))
     saved = []
     save = trainer_module.States.save
     monkeypatch.setattr(trainer_module.States, "save", lambda self, n: (saved.append(n), save(self, n)))
@@ -149,7 +98,7 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
         train(training, schedule, tmp_path)
     assert batches - 4 <= max(saved) <= batches - 2
     again = make_training()
-    assert train(again, schedule, tmp_path, continued=True) == best
+    assert train(again, schedule, tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -172,7 +121,7 @@ def test_loss_scaling_goes_on(tmp_path):
     with pytest.raises(Stopped):
         train(stopped, schedule, parts)
     again = scaled()
-    train(again, schedule, parts, continued=True)
+    train(again, schedule, parts)
     assert again.precision.scaler.get_scale() == expected.precision.scaler.get_scale() > 2.0**16
     assert_same(again, expected, parts, whole)
 
@@ -217,7 +166,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_
     newest = max(tmp_path.glob(PATTERN))
     damage(newest)
     again = make_training()
-    assert train(again, schedule, tmp_path, continued=True) == best
+    assert train(again, schedule, tmp_path) == best
     assert f"{newest} is damaged" in caplog.text
     assert newest.with_name(newest.name + ".damaged").exists()  # put aside, not deleted
     assert_same(again, expected, tmp_path, expected_folder)
@@ -234,7 +183,7 @@ def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("engine.state._read", fail)
         with pytest.raises(UserError, match="cannot be read now"):
-            train(make_training(), schedule, tmp_path, continued=True)
+            train(make_training(), schedule, tmp_path)
     assert sorted(tmp_path.glob(PATTERN)) == before
 
 
@@ -244,7 +193,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     other = make_training()
     other.model.embed = torch.nn.Linear(3, 7)
     with pytest.raises(UserError, match="does not belong to the run's configuration"):
-        train(other, schedule, tmp_path, continued=True)
+        train(other, schedule, tmp_path)
 
 
 @pytest.mark.parametrize("when", ["training", "evaluation"])
@@ -269,7 +218,7 @@ def test_a_killed_loader_loses_nothing(when, uninterrupted, tmp_path):
     with pytest.raises(UserError, match=f"a loader process was killed.*--continue {tmp_path}"):
         train(training, make_schedule(num_epoch=EPOCHS, evaluate=evaluate), tmp_path)
     again = make_training()
-    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path, continued=True) == best
+    assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -279,7 +228,7 @@ def test_no_intact_state_is_an_error(tmp_path):
     for path in tmp_path.glob(PATTERN):
         truncate(path)
     with pytest.raises(UserError, match="none of its 2 training states is intact"):
-        train(make_training(), schedule, tmp_path, continued=True)
+        train(make_training(), schedule, tmp_path)
 
 
 def test_a_best_model_that_the_state_does_not_know_of_is_taken_back(uninterrupted, tmp_path):
@@ -292,48 +241,37 @@ def test_a_best_model_that_the_state_does_not_know_of_is_taken_back(uninterrupte
         train(training, schedule, tmp_path)
     save_state({"from": torch.zeros(1)}, tmp_path / BEST)
     again = make_training()
-    train(again, make_schedule(num_epoch=EPOCHS, eval_interval=0), tmp_path, continued=True)
+    train(again, make_schedule(num_epoch=EPOCHS, eval_interval=0), tmp_path)
     assert not (tmp_path / BEST).exists()
 
 
 def test_states_of_other_images_are_refused(tmp_path):
     training = make_training()
-    training.loader.dataset.fingerprint = "these"
+    training.dataset.fingerprint = "these"
     train(training, make_schedule(num_epoch=1), tmp_path)
     training = make_training()
-    training.loader.dataset.fingerprint = "others"
+    training.dataset.fingerprint = "others"
     with pytest.raises(UserError, match="not those that the run began with"):
-        train(training, make_schedule(num_epoch=1), tmp_path, continued=True)
+        train(training, make_schedule(num_epoch=1), tmp_path)
 
 
 # --- through the main program ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def whole_run(regdb_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    return run(folder, *arguments(folder, "regdb", regdb_root))
-
-
-def results(folder: Path) -> dict:
-    content = json.loads((folder / "results.json").read_text())
-    return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}
-
-
 def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, **changes: str) -> Path:
-    def build(*args, build=trainer_module.train_step, **kwargs):
-        step, calls = build(*args, **kwargs), []
+    def build(training, build=trainer_module.build_step):
+        step, calls = build(training), []
 
-        def interrupted(engine, batch):
+        def interrupted(batch):
             calls.append(1)
             if len(calls) == when:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return step(engine, batch)
+            return step(batch)
 
         return interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "train_step", build)
+        patch.setattr(trainer_module, "build_step", build)
         assert run_program(lambda: main(arguments(tmp_path, "regdb", root, **changes))) == 143
     (folder,) = tmp_path.glob("runs/*/*")
     return folder
@@ -341,9 +279,9 @@ def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, **changes: s
 
 def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_path, monkeypatch, capsys):
     folder = stopped_run(tmp_path, regdb_root, monkeypatch, 5)
-    assert f"stopped by SIGTERM; go on with: python main.py --continue {folder} --gpu cpu" in capsys.readouterr().err
+    assert f"stopped by SIGTERM; continue with: python main.py --continue {folder} --gpu cpu" in capsys.readouterr().err
     assert not (folder / "results.json").exists()
-    assert main(["--continue", str(folder), "--gpu", "cpu", "num_workers", "2", "cache", "memory"]) == 0
+    assert main(["--continue", str(folder), "--gpu", "cpu", "num_workers", "2", "cache", "device"]) == 0
     assert results(folder) == results(whole_run)
     for name in ("best.pth", "last.pth"):
         ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, whole_run))
@@ -351,7 +289,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_pa
     assert len(json.loads((folder / "results.json").read_text())["continued"]) == 1
     log = (folder / "log.txt").read_text()
     assert "stopped by SIGTERM" in log
-    assert "going on from state_" in log
+    assert "continuing from state_" in log
     # and once it is complete, there is nothing left to do
     before = (folder / "results.json").read_bytes()
     capsys.readouterr()
@@ -369,7 +307,7 @@ def test_a_run_killed_in_its_last_test_only_tests_again(whole_run, tmp_path):
     assert results(folder) == results(whole_run)
     assert rows(folder) == rows(whole_run)
     assert not list(folder.glob(".*.partial"))
-    assert all(row[name] for row in rows(folder) for name in TESTED)
+    assert all(row[name] for row in rows(folder) for name in TrialScore._fields)
 
 
 def test_a_run_killed_before_its_first_state_begins_anew(whole_run, tmp_path):

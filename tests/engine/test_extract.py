@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data.augment import normalise
-from data.datasets.sysu import SYSU
+from data.datasets import SYSU
+from data.datasets.images import ImageFiles
 from engine.evaluator import Evaluator
 from engine.extract import Extractor, spectrum
 from engine.precision import inference_dtype
@@ -18,25 +19,30 @@ OPTIONS = {"batch_size": 32, "num_workers": 0}
 
 @pytest.fixture(scope="module")
 def dataset(sysu_root):
-    return SYSU(sysu_root, "test", SIZE)
+    return SYSU(sysu_root, "test")
 
 
 @pytest.fixture(scope="module")
-def model(dataset):
+def source(dataset):
+    return ImageFiles(dataset, SIZE)
+
+
+@pytest.fixture(scope="module")
+def model(dataset, source):
     """A small network whose running statistics belong to these images."""
     torch.manual_seed(0)
     model = MCJA(8, backbone="resnet10")
-    images = normalise(dataset.source.take(range(0, len(dataset), 3)))
+    images = normalise(source.take(range(0, len(dataset), 3)))
     with torch.no_grad():
         for _ in range(20):
             model(images)
     return model
 
 
-def test_each_spectrum_is_that_of_the_image_and_infrared_has_one(dataset, model):
-    features = Extractor(dataset, CPU, **OPTIONS)(model, all_spectra=True)
+def test_each_spectrum_is_that_of_the_image_and_infrared_has_one(dataset, source, model):
+    features = Extractor(dataset, source, CPU, **OPTIONS)(model, all_spectra=True)
     assert features.paths.tolist() == dataset.paths.tolist()
-    images = dataset.source.take(range(len(dataset)))
+    images = source.take(range(len(dataset)))
     model.eval()
     with torch.no_grad():
         for name in SPECTRA:
@@ -44,38 +50,33 @@ def test_each_spectrum_is_that_of_the_image_and_infrared_has_one(dataset, model)
             np.testing.assert_allclose(features.spectra[name], model(normalise(seen)), rtol=1e-4, atol=1e-4)
 
 
-def test_images_are_read_once_and_infrared_passes_once(dataset, model):
+def test_images_are_read_once_and_infrared_passes_once(dataset, source, model):
     read, passed = [], []
 
     class Counted:
-        for_workers = False
-
-        def __init__(self, source):
-            self.source = source
+        use_workers = False
 
         def take(self, positions):
             read.extend(positions)
-            return self.source.take(positions)
+            return source.take(positions)
 
-    counted = SYSU(dataset.root, "test", SIZE)
-    counted.source = Counted(counted.source)
     hook = model.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
-    Extractor(counted, CPU, **OPTIONS)(model, all_spectra=True)
+    Extractor(dataset, Counted(), CPU, **OPTIONS)(model, all_spectra=True)
     hook.remove()
     assert sorted(read) == list(range(len(dataset)))
     assert sum(passed) == dataset.infrared.sum() + 4 * (~dataset.infrared).sum()
 
 
-def test_a_model_is_left_in_its_mode(dataset, model):
-    extractor = Extractor(dataset, CPU, **OPTIONS)
+def test_a_model_is_left_in_its_mode(dataset, source, model):
+    extractor = Extractor(dataset, source, CPU, **OPTIONS)
     for training in (True, False):
         extractor(model.train(training), all_spectra=False)
         assert model.training is training
 
 
-def test_mixed_precision_gives_the_same_features_and_ranks(dataset, model):
-    exact = Evaluator(Extractor(dataset, CPU, **OPTIONS), mser=None)
-    mixed = Evaluator(Extractor(dataset, CPU, **OPTIONS, dtype=torch.float16), mser=None)
+def test_mixed_precision_gives_the_same_features_and_ranks(dataset, source, model):
+    exact = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=None)
+    mixed = Evaluator(Extractor(dataset, source, CPU, **OPTIONS, dtype=torch.float16), mser=None)
     (results, features), (mixed_results, mixed_features) = exact.test(model), mixed.test(model)
     error = np.linalg.norm(features.spectra["original"] - mixed_features.spectra["original"], axis=1)
     error /= np.linalg.norm(features.spectra["original"], axis=1)

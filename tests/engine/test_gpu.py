@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from test_continuation import stop_at
-from test_trainer import losses_of, make_schedule, make_training
 
 from data.augment import BatchAugment
 from data.hue import hue_tables
 from data.transfer import send
 from engine.device import place
 from engine.precision import TorchPrecision, inference_dtype
-from engine.trainer import train, train_step
-from losses.criterion import Criterion
+from engine.step import build_step
+from engine.trainer import train
 from losses.soft_rank import soft_rank
 from models import MCJA
+from tests.helpers.losses import mcja_criterion
+from tests.helpers.training import losses_of, make_schedule, make_training, stop_at
 from utils.protocols import score
 from utils.run.errors import Stopped
 
@@ -38,7 +38,7 @@ def test_curves_agree_with_the_cpu(dtype, tolerance):
 def test_compiled_curve_agrees_with_the_cpu():
     torch._dynamo.reset()
     training = on_gpu(dtype=None)
-    training.criterion, training.compile = Criterion(soft_rank="builtin"), True
+    training.criterion, training.compile = mcja_criterion("builtin"), True
     assert losses_of(training) == pytest.approx(losses_of(make_training()), rel=1e-3)
 
 
@@ -52,14 +52,14 @@ def test_embeddings_agree_with_the_cpu():
 
 def test_a_step_never_waits_for_the_device():
     training = on_gpu(dtype=torch.float16)
-    assert training.criterion.retrieval.backend == "auto"
-    step, batches = train_step(training), list(training.loader)
-    step(None, batches[0])
+    assert training.criterion.losses["loss_cmr"].backend == "auto"
+    step, batches = build_step(training), list(training.loader)
+    step(batches[0])
     hue_tables(send(batches[0].images, training.device).device)  # made once, when first a hue is turned
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        output = step(None, batches[1])
+        output = step(batches[1])
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(value.isfinite() for value in output.values())
@@ -85,12 +85,12 @@ def test_mixed_precision_embeddings():
 
 @pytest.mark.parametrize("dataset", ["sysu", "regdb"])
 def test_scores_are_those_of_the_cpu(dataset, request):
-    features, search, mser = request.getfixturevalue(f"{dataset}_case")
-    expected = score(features, search, mser=mser)
-    found = score(features, search, mser=mser, device=torch.device("cuda"))
+    features, protocol, mser = request.getfixturevalue(f"{dataset}_case")
+    expected = score(features, protocol, mser=mser)
+    found = score(features, protocol, mser=mser, device=torch.device("cuda"))
     for name, result in expected.items():
         assert np.abs(np.subtract(found[name].trials, result.trials)).max() < 1e-3
-    again = score(features, search, mser=mser, device=torch.device("cuda"))
+    again = score(features, protocol, mser=mser, device=torch.device("cuda"))
     assert again == found  # whatever the order of additions
 
 
@@ -105,7 +105,7 @@ def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
     stop_at(stopped, 4)
     with pytest.raises(Stopped):
         train(stopped, schedule, parts)
-    train(again, schedule, parts, continued=True)
+    train(again, schedule, parts)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
-from test_trainer import make_training
 
 from data.augment import BatchAugment, normalise
 from data.hue import hue_tables
 from engine.finite import FiniteLoss
 from engine.progress import Progress
-from engine.trainer import build_trainer
-from losses.criterion import Criterion
+from engine.step import build_step
+from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
+from tests.helpers.training import make_training
 from utils.protocols import score
 from utils.rerank import Reranker
 
@@ -62,22 +61,20 @@ def test_waits_are_counted():
 
 @pytest.mark.parametrize("dataset", ["sysu", "regdb"])
 def test_scores_are_those_of_the_cpu(dataset, request):
-    features, search, mser = request.getfixturevalue(f"{dataset}_case")
-    if len(search.galleries) > 1:
-        trials = {name: galleries[:2] for name, galleries in search.galleries.items()}
-        search = replace(search, galleries=trials)
-    expected = score(features, search, mser=mser)
+    features, (search,), mser = request.getfixturevalue(f"{dataset}_case")
+    protocol = [replace(search, galleries={name: trials[:2] for name, trials in search.galleries.items()})]
+    expected = score(features, protocol, mser=mser)
     with PretendGPU():
-        found = score(features, search, mser=mser, device=DEVICE)
+        found = score(features, protocol, mser=mser, device=DEVICE)
     assert found.keys() == expected.keys()
     for name, result in expected.items():
         np.testing.assert_allclose(found[name].trials, result.trials, atol=1e-3)
 
 
 def test_scoring_goes_on_on_the_cpu_where_memory_is_short(sysu_case, monkeypatch, caplog):
-    features, search, mser = sysu_case
-    search = search.only(["indoor/1-shot"])
-    expected = score(features, search, mser=mser)
+    features, (search,), mser = sysu_case
+    protocol = [search.only(["indoor/1-shot"])]
+    expected = score(features, protocol, mser=mser)
     distance = Reranker.distance
 
     def short_of_memory(self, columns):
@@ -87,7 +84,7 @@ def test_scoring_goes_on_on_the_cpu_where_memory_is_short(sysu_case, monkeypatch
 
     monkeypatch.setattr(Reranker, "distance", short_of_memory)
     with PretendGPU(), caplog.at_level(logging.WARNING):
-        assert score(features, search, mser=mser, device=DEVICE) == expected
+        assert score(features, protocol, mser=mser, device=DEVICE) == expected
     assert "too little memory" in caplog.text
 
 
@@ -114,17 +111,19 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         hue_tables(DEVICE), normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # tables and constants are made once
         gpu.waits.clear()
         progress = Progress()
-        trainer = build_trainer(training, progress)
-        finite = FiniteLoss(training.loader, progress, tmp_path, DEVICE)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, finite.look)
-        trainer.run(training.loader, max_epochs=1, epoch_length=len(training.loader))
+        finite = FiniteLoss(training.loader.batch_sampler, training.dataset.paths, progress, DEVICE)
+        step = build_step(training)
+        for batch in training.loader:
+            progress.add(step(batch))
+            finite.check({"loss": progress.epoch_averages.sums["loss_cmr"]})
         assert not gpu.waits
-        finite.ask()
-        found = progress.means()
+        finite.require(tmp_path)
+        found = progress.epoch_averages.means()
         assert gpu.waits
 
-    training = make_training()
-    training.criterion = Criterion(soft_rank="builtin")
-    progress = Progress()
-    build_trainer(training, progress).run(training.loader, max_epochs=1, epoch_length=len(training.loader))
-    assert found == pytest.approx(progress.means(), rel=1e-5)
+    training, progress = make_training(), Progress()
+    training.criterion = mcja_criterion("builtin")
+    step = build_step(training)
+    for batch in training.loader:
+        progress.add(step(batch))
+    assert found == pytest.approx(progress.epoch_averages.means(), rel=1e-5)

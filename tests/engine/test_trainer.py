@@ -1,5 +1,6 @@
-"""The trainer on a tiny model: what an epoch consumes, when the rate falls, what stops it."""
+"""Training on a tiny model: what an epoch consumes, when the learning rate falls, what stops it."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -11,159 +12,112 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.augment import BatchAugment
-from data.datasets.base import Batch
-from data.loaders import ProcessLoader
-from data.samplers import EpochSampler, Sizes
+from engine import trainer as trainer_module
 from engine.checkpoints import BEST
-from engine.precision import TorchPrecision, build_precision
-from engine.progress import describe, write_rows
-from engine.trainer import Schedule, Training, attach_schedule, build_trainer, train
-from losses.criterion import Criterion
+from engine.precision import ApexPrecision, TorchPrecision, build_precision
+from engine.report import CSV_FIELDS, describe, write_rows
+from engine.step import build_step
+from engine.trainer import train
+from tests.helpers.losses import mcja_criterion
+from tests.helpers.training import CPU, losses_of, make_schedule, make_training
 from utils.results import TrialScore
 from utils.run.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = torch.device("cpu")
-SIZES = Sizes(p_size=2, k_size=2, batch_size=6)
 
 
-class TinyModel(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed = torch.nn.Linear(3, 4)
-        self.classifier = torch.nn.Linear(4, 4, bias=False)
+@pytest.fixture
+def consumed(monkeypatch) -> list[list[int]]:
+    """The positions of each batch that is trained on."""
+    seen: list[list[int]] = []
 
-    def forward(self, images):
-        return self.embed(images.mean(dim=(2, 3)))
+    def build(training):
+        step = build_step(training)
 
+        def record(batch):
+            seen.append(batch.indices.tolist())
+            return step(batch)
 
-class TinyData:
-    """Four identities told apart by brightness, with numbers of images that make epochs differ in length."""
+        return record
 
-    labels = torch.tensor([0] * 9 + [1] * 7 + [2] * 5 + [3] * 5)
-    cameras = torch.arange(26) % 2 * 2 + 1
-
-    def __len__(self):
-        return 26
-
-    def __getitem__(self, index):
-        random = torch.Generator().manual_seed(index)
-        image = torch.randint(0, 40, (3, 8, 6), generator=random) + 50 * self.labels[index]
-        return Batch(image.to(torch.uint8), self.labels[index], self.cameras[index], index)
-
-
-def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> Training:
-    torch.manual_seed(0)
-    model, data = TinyModel(), TinyData()
-    sampler = EpochSampler(data.labels.numpy(), data.cameras.numpy() == 3, method=method, sizes=sizes, seed=3)
-    return Training(
-        model=model,
-        criterion=Criterion(),
-        optimizer=torch.optim.Adam(model.parameters(), lr=lr),
-        augment=BatchAugment(seed=0, padding=1),
-        loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers),
-        device=CPU,
-        precision=TorchPrecision(CPU),
-    )
-
-
-def make_schedule(**changes) -> Schedule:
-    figures = TrialScore(10, 20, 30, 40, 5, 1)
-    defaults = {
-        "num_epoch": 3,
-        "lr_step": [2],
-        "log_period": 2,
-        "start_eval": 0,
-        "eval_interval": 1,
-        "evaluate": lambda model: figures,
-    }
-    return Schedule(**{**defaults, **changes})
-
-
-def run_recorded(training: Training, epochs: int) -> dict[int, list[list[int]]]:
-    trainer = build_trainer(training)
-    seen: dict[int, list[list[int]]] = {}
-    process = trainer._process_function
-
-    def record(engine: Engine, batch: Batch):
-        seen.setdefault(engine.state.epoch, []).append(batch.indices.tolist())
-        return process(engine, batch)
-
-    trainer._process_function = record
-    trainer.run(training.loader, max_epochs=epochs, epoch_length=len(training.loader))
+    monkeypatch.setattr(trainer_module, "build_step", build)
     return seen
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_is_exactly_the_samplers_list(workers):
+def test_an_epoch_is_exactly_the_samplers_list(workers, consumed, tmp_path):
     training = make_training(workers=workers)
-    seen = run_recorded(training, 12)
-    sampler = training.loader.batch_sampler
-    lengths = set()
+    train(training, make_schedule(num_epoch=12, eval_interval=0), tmp_path)
+    sampler, expected, lengths = training.loader.batch_sampler, [], set()
     for epoch in range(1, 13):
         sampler.set_epoch(epoch)
-        assert seen[epoch] == sampler.batches.tolist()
+        expected += sampler.batches.tolist()
         lengths.add(len(sampler))
-    assert len(seen) == 12
-    assert len(lengths) > 1  # or else the test would not show what it says
+    assert consumed == expected
+    assert len(lengths) > 1  # epochs differ in length
 
 
-def test_shrinking_epochs_do_not_end_the_run_early():
-    """ignite would take epoch length x epochs for the end of the run; here the second epoch is shorter by far."""
+def test_epochs_of_any_length_follow_each_other(consumed, tmp_path):
     training = make_training()
-    lists = {1: 9, 2: 1, 3: 2, 4: 1}
+    lengths = {1: 9, 2: 1, 3: 2, 4: 1}
     sampler = training.loader.batch_sampler
     draw = sampler.set_epoch
 
     def cut(epoch: int) -> None:
         draw(1)
-        sampler.batches = sampler.batches[:1].repeat(lists[epoch], axis=0)
+        sampler.batches = sampler.batches[:1].repeat(lengths[epoch], axis=0)
 
     sampler.set_epoch = cut
-    seen = run_recorded(training, 4)
-    assert {epoch: len(batches) for epoch, batches in seen.items()} == lists
+    train(training, make_schedule(num_epoch=4), tmp_path)
+    assert len(consumed) == sum(lengths.values())
 
 
 def test_learning_rate_falls_when_the_listed_epochs_are_completed():
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rates = {}
-
-    def step(engine, batch):
-        optimizer.step()
-        rates.setdefault(engine.state.epoch, []).append(optimizer.param_groups[0]["lr"])
-
-    trainer = Engine(step)
-    attach_schedule(trainer, optimizer, [3, 5])
-    trainer.run(range(2), max_epochs=7)
-    expected = {1: 1, 2: 1, 3: 1, 4: 0.1, 5: 0.1, 6: 0.01, 7: 0.01}
-    for epoch, rate in expected.items():
-        assert rates[epoch] == pytest.approx([rate] * 2), epoch
+    schedule = make_schedule(lr=1.0, lr_step=[3, 5])
+    expected = [1, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [schedule.learning_rate(epoch) for epoch in range(1, 8)] == pytest.approx(expected)
 
 
-def test_the_board_shows_what_the_log_lines_say(tmp_path, caplog):
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_log_lines_and_curves_are_means_over_log_period_iterations(period, tmp_path, caplog, monkeypatch):
+    values = []
+
+    def build(training):
+        step = build_step(training)
+        return lambda batch: values.append(step(batch)) or values[-1]
+
+    monkeypatch.setattr(trainer_module, "build_step", build)
+    training = make_training()
     with caplog.at_level(logging.INFO):
-        train(make_training(), make_schedule(log_period=2), tmp_path)
-    lines = [record.getMessage() for record in caplog.records if record.name == "engine.trainer"]
+        train(training, make_schedule(log_period=period, num_epoch=2), tmp_path)
+    lines = [record.getMessage() for record in caplog.records if record.name == "engine.report"]
     lines = [line for line in lines if "/" in line]  # epoch 1 [2/5] ...
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
+    expected, start = [], 0
+    for epoch in (1, 2):  # a period that an epoch cuts short has no line
+        training.loader.batch_sampler.set_epoch(epoch)
+        batches = len(training.loader.batch_sampler)
+        own = values[start : start + batches]
+        start += batches
+        expected += [own[i : i + period] for i in range(0, batches - period + 1, period)]
+    assert len(lines) == len(expected) >= 2
     for name in ("cls_acc", "loss_id", "loss_cmr"):
-        points = board.Scalars(f"train/{name}")
-        assert len(points) == len(lines) > 3
-        assert all(describe({name: point.value}) in line for point, line in zip(points, lines, strict=True))
+        means = [sum(float(value[name]) for value in one) / period for one in expected]
+        assert [point.value for point in board.Scalars(f"train/{name}")] == pytest.approx(means)
+        assert all(describe({name: mean}) in line for mean, line in zip(means, lines, strict=True))
+    assert len(board.Scalars("test/rank20")) == 2
 
 
 def test_files_of_a_training(tmp_path):
-    figures = iter([30.0, 50.0, 40.0, 50.0, 20.0])
+    scores = iter([30.0, 50.0, 40.0, 50.0, 20.0])
     training = make_training()
     best_weights = {}
 
     def evaluate(model):
-        rank1 = next(figures)
+        rank1 = next(scores)
         best_weights[rank1, len(best_weights)] = {name: value.clone() for name, value in model.state_dict().items()}
         return TrialScore(rank1, 60, 70, 80, 33, 3)
 
@@ -202,30 +156,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     report = json.loads((tmp_path / "not_finite.json").read_text())
     assert (report["epoch"], report["iteration"]) == (1, 1)
     training.loader.batch_sampler.set_epoch(1)
-    assert report["images"] == training.loader.batch_sampler.batches[0].tolist()
+    assert report["images"] == [training.dataset.paths[i] for i in training.loader.batch_sampler.batches[0]]
     assert [path.name for path in tmp_path.glob("*.pth")] == ["state_00000000.pth"]  # from before it was lost
 
 
 def test_training_learns():
-    losses = []
-    training = make_training(lr=0.05)
-    trainer = build_trainer(training)
-    process = trainer._process_function
-
-    def record(engine, batch):
-        output = process(engine, batch)
-        losses.append(output["loss_id"].item())
-        return output
-
-    trainer._process_function = record
-    trainer.run(training.loader, max_epochs=30, epoch_length=len(training.loader))
+    losses = losses_of(make_training(lr=0.05), epochs=30)
     assert sum(losses[-20:]) < sum(losses[:20]) * 0.7
 
 
-def test_rows_of_figures(tmp_path):
+def test_rows_of_metrics(tmp_path):
     path = tmp_path / "m.csv"
     write_rows(path, [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1, "rank1": 5}])
-    assert path.read_text().splitlines()[1:] == ["1,0.1,,,,,,,,", "2,0.1,,,,,,5,,"]
+    first, second = csv.DictReader(path.open())
+    assert first == dict.fromkeys(CSV_FIELDS, "") | {"epoch": "1", "lr": "0.1"}
+    assert second == dict.fromkeys(CSV_FIELDS, "") | {"epoch": "2", "lr": "0.1", "rank1": "5"}
 
 
 # --- precision ------------------------------------------------------------------------------------------------------
@@ -246,6 +191,8 @@ def test_bfloat16_autocast_and_step():
     before = model.weight.clone()
     with precision.autocast():
         output = model(torch.ones(3, 2))
+        with precision.no_autocast():
+            assert model(torch.ones(3, 2)).dtype == torch.float32
     assert output.dtype == torch.bfloat16
     precision.step(output.float().sum(), optimizer)
     torch.testing.assert_close(model.weight, before - 0.3)
@@ -264,50 +211,88 @@ def test_apex_that_is_not_there_is_explained(monkeypatch):
         build_precision(None, None, CPU, **options)
 
 
-def test_apex_is_used_at_o1(monkeypatch):
-    calls = []
+class StandInForApex:
+    """Behaves like apex.amp O1: patched functions compute in half precision and keep casted weights until a step."""
 
-    class ScaledLoss:
-        def __init__(self, loss, optimizer):
-            self.loss = loss * 8
+    def __init__(self, monkeypatch):
+        self.casting, self.cache, self.level = True, {}, None
+        linear, cumsum = torch.nn.functional.linear, torch.Tensor.cumsum
 
-        def __enter__(self):
-            return self.loss
+        def half(value: torch.Tensor) -> torch.Tensor:
+            if not isinstance(value, torch.nn.Parameter):
+                return value.half()
+            return self.cache.setdefault(value, value.half())
 
-        def __exit__(self, *error):
-            calls.append("unscaled")
+        def patched_linear(input, weight, bias=None):
+            if not self.casting:
+                return linear(input, weight, bias)
+            return linear(half(input), half(weight), None if bias is None else half(bias))
 
-    amp = types.SimpleNamespace(
-        initialize=lambda model, optimizer, **options: calls.append(options["opt_level"]), scale_loss=ScaledLoss
-    )
-    monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=amp))
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    precision = build_precision(
-        model, optimizer, torch.device("cuda"), fp16=True, amp_dtype="float16", amp_backend="apex"
-    )
-    before = model.weight.clone()
-    precision.step(model(torch.ones(1, 2)).sum(), optimizer)
-    assert calls == ["O1", "unscaled"]
-    assert not torch.equal(model.weight, before)
+        def patched_cumsum(self_, *args, **kwargs):
+            return cumsum(self_.half() if self.casting else self_, *args, **kwargs)
+
+        monkeypatch.setattr(torch.nn.functional, "linear", patched_linear)
+        monkeypatch.setattr(torch.Tensor, "cumsum", patched_cumsum)
+        monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=self))
+
+    def initialize(self, model, optimizer, *, opt_level, verbosity):
+        self.level = opt_level
+
+    @contextlib.contextmanager
+    def scale_loss(self, loss, optimizer):
+        yield loss * 8
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad /= 8
+        self.cache.clear()
+
+    @contextlib.contextmanager
+    def disable_casts(self):
+        self.casting = False
+        yield
+        self.casting = True
+
+
+def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
+    training = make_training()
+    training.criterion = mcja_criterion("builtin")
+    apex = StandInForApex(monkeypatch)
+    training.precision = ApexPrecision(training.model, training.optimizer)
+    assert apex.level == "O1"
+    dtypes = {}
+    criterion = training.criterion.forward
+
+    def watch(embeddings, logits, *others):
+        losses = criterion(embeddings, logits, *others)
+        dtypes.update(logits=logits.dtype, loss=sum(losses.values()).dtype)
+        return losses
+
+    monkeypatch.setattr(training.criterion, "forward", watch)
+    plain = make_training()
+    plain.criterion = mcja_criterion("builtin")
+    found = losses_of(training)
+    assert dtypes == {"logits": torch.float32, "loss": torch.float32}
+    assert training.model(torch.rand(2, 3, 8, 6)).dtype == torch.float16
+    apex.casting = False
+    assert found == pytest.approx(losses_of(plain), rel=0.05)
+
+
+def test_apex_keeps_weights_that_a_test_must_not_see(monkeypatch):
+    """Loading the best weights into the model that was trained would test the last ones."""
+    training = make_training()
+    StandInForApex(monkeypatch)
+    training.precision = ApexPrecision(training.model, training.optimizer)
+    images, model = torch.rand(2, 3, 8, 6), training.model
+    best = {name: value + 1 for name, value in model.state_dict().items()}
+    before = model(images)
+    model.load_state_dict(best)
+    assert torch.equal(model(images), before)
+    fresh = type(model)()
+    fresh.load_state_dict(best)
+    assert not torch.equal(fresh(images), before)
 
 
 # --- compiled -------------------------------------------------------------------------------------------------------
-
-
-def losses_of(training: Training, epochs: int = 2) -> list[float]:
-    found = []
-    trainer = build_trainer(training)
-    process = trainer._process_function
-
-    def record(engine, batch):
-        output = process(engine, batch)
-        found.append(sum(value.item() for name, value in output.items() if name.startswith("loss")))
-        return output
-
-    trainer._process_function = record
-    trainer.run(training.loader, max_epochs=epochs, epoch_length=len(training.loader))
-    return found
 
 
 def test_compiled_training_follows_the_same_curve():
@@ -315,7 +300,7 @@ def test_compiled_training_follows_the_same_curve():
     torch._dynamo.reset()
     eager, compiled = make_training(), make_training()
     for training in (eager, compiled):
-        training.criterion = Criterion(soft_rank="builtin")
+        training.criterion = mcja_criterion("builtin")
     compiled.compile = True
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)
@@ -325,9 +310,9 @@ def test_what_cannot_be_compiled_is_said():
     """In a process of its own, because torch remembers the compilers that it found."""
     program = """
 import utils, torch
-from engine.trainer import as_one_graph
+from engine.step import compile_graph
 from utils.run.cli import run_program
-raise SystemExit(run_program(lambda: as_one_graph(lambda values: (values * 2).sum())(torch.rand(5))))
+raise SystemExit(run_program(lambda: compile_graph(lambda values: (values * 2).sum())(torch.rand(5))))
 """
     environment = os.environ | {"CXX": "/nonexistent/c++"}
     options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_continuation import assert_same, results, rows, score_of, uninterrupted, whole_run  # noqa: F401 - fixtures
-from test_trainer import make_schedule, make_training
 
-from engine.state import PATTERN
 from engine.trainer import train
 from main import main
 from tests.helpers.faulty_files import faulty_files, full, kill
-from tests.helpers.runs import arguments
+from tests.helpers.runs import arguments, results
+from tests.helpers.training import assert_same, make_schedule, make_training, rows, score_of
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 from utils.run.files import write_text
@@ -64,9 +62,8 @@ def fill_disk_at(at: int, expected, folder: Path) -> None:
         else:
             assert faults.done < at  # how often a state is written to depends on the digits of its times
     assert_intact(folder)
-    continued = any(folder.glob(PATTERN))
     again = make_training()
-    assert train(again, schedule, folder, continued=continued) == best
+    assert train(again, schedule, folder) == best
     assert_same(again, training, folder, expected_folder)
 
 
@@ -76,12 +73,12 @@ def operations(tmp_path_factory) -> int:
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.98])
-def test_a_full_disk_leaves_earlier_files_intact(share, operations, uninterrupted, tmp_path):  # noqa: F811
+def test_a_full_disk_leaves_earlier_files_intact(share, operations, uninterrupted, tmp_path):
     fill_disk_at(1 + round(share * (operations - 1)), uninterrupted, tmp_path)
 
 
 @pytest.mark.faults
-def test_a_full_disk_at_every_operation(operations, uninterrupted, tmp_path, tally):  # noqa: F811
+def test_a_full_disk_at_every_operation(operations, uninterrupted, tmp_path, tally):
     for at in range(1, operations + 1):
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -228,7 +225,7 @@ def test_signals_end_a_process_with_their_code(number, code, expected, regdb_roo
         os.kill(pid, number)
     assert finish(process, 30) == code, output(process)
     printed = output(process)
-    assert f"stopped by {number.name}; go on with: python main.py --continue {folder}" in printed
+    assert f"stopped by {number.name}; continue with: python main.py --continue {folder}" in printed
     assert "Traceback" not in printed
     assert finish(go_on(folder)) == 0
     assert_equal_runs(folder, expected[0])

@@ -1,5 +1,6 @@
 """Small runs through the main program."""
 
+import json
 from pathlib import Path
 
 from main import main
@@ -44,3 +45,9 @@ def refused(capsys, tmp_path: Path, *words: str) -> str:
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("runs/*/*"))  # nothing half made is left behind
     return error
+
+
+def results(folder: Path) -> dict:
+    """What a continued run must share with one that was never stopped."""
+    content = json.loads((folder / "results.json").read_text())
+    return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}

@@ -1,19 +1,16 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
-from test_soft_rank import BACKENDS
 from torch.nn import functional
 
 from losses.cmr import cross_modality_retrieval_loss
-from losses.criterion import Criterion
 from losses.soft_rank import soft_rank
 from tests.helpers.golden import golden_cases
+from tests.helpers.losses import BACKENDS
 
 
 def slow_loss(embeddings, identities, is_infrared):
-    """Query by query, with galleries cut out and ranked alone."""
+    """Loop over queries; each gallery is ranked alone."""
     normalised = functional.normalize(embeddings, dim=1)
     means = []
     for side in (False, True):
@@ -92,30 +89,34 @@ def test_degenerate_batches_are_zero_and_differentiable(batch, backend):
 def test_one_valid_modality_counts_alone():
     embeddings = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     identities, is_infrared = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 0, 1])
-    # visible queries see one infrared image, a match or a mismatch only: dropped; the infrared query is kept
+    # the gallery of the visible queries is one image, so each has matches only or no match: left out
     loss = cross_modality_retrieval_loss(embeddings, identities, is_infrared)
     torch.testing.assert_close(loss, slow_loss(embeddings, identities, is_infrared), rtol=1e-5, atol=1e-6)
     assert loss > 0
 
 
-def test_half_precision_embeddings_are_computed_in_float32():
-    embeddings = torch.randn(8, 4)
-    identities, is_infrared = torch.arange(8) // 4, torch.arange(8) % 2
-    loss = cross_modality_retrieval_loss(embeddings.half(), identities, is_infrared)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, cross_modality_retrieval_loss(embeddings.half().float(), identities, is_infrared))
+def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    embeddings = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return embeddings, torch.arange(8) // 4, torch.arange(8) % 2 == 1
 
 
-@pytest.mark.parametrize("on", list(itertools.product([True, False], repeat=2)))
-def test_criterion_switches(on):
-    loss_id, loss_cmr = on
-    if not any(on):
-        with pytest.raises(ValueError, match="both off"):
-            Criterion(loss_id=loss_id, loss_cmr=loss_cmr)
-        return
-    embeddings, logits = torch.randn(8, 4), torch.randn(8, 2)
-    labels, is_infrared = torch.arange(8) // 4, torch.arange(8) % 2
-    losses = Criterion(loss_id=loss_id, loss_cmr=loss_cmr)(embeddings, logits, labels, is_infrared)
-    assert set(losses) == {name for name, used in (("loss_id", loss_id), ("loss_cmr", loss_cmr)) if used}
-    if loss_id:
-        torch.testing.assert_close(losses["loss_id"], functional.cross_entropy(logits, labels))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_result_is_in_the_dtype_of_the_embeddings_at_least_float32(dtype):
+    embeddings, identities, is_infrared = batch(dtype)
+    loss = cross_modality_retrieval_loss(embeddings, identities, is_infrared)
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(loss, cross_modality_retrieval_loss(embeddings.to(loss.dtype), identities, is_infrared))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast_changes_nothing(dtype):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = cross_modality_retrieval_loss(*batch(dtype))
+    assert torch.equal(loss, cross_modality_retrieval_loss(*batch(dtype)))
+
+
+def test_order_of_the_images_does_not_matter():
+    embeddings, identities, is_infrared = batch(torch.float64)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(2))
+    shuffled = cross_modality_retrieval_loss(embeddings[order], identities[order], is_infrared[order])
+    torch.testing.assert_close(shuffled, cross_modality_retrieval_loss(embeddings, identities, is_infrared))

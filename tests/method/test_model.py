@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from losses.criterion import Criterion
 from models import MCJA, load_weights
 from models.mcja import generalised_mean_pool
 from models.mda import MDA
 from models.resnet import BACKBONES, build_resnet
 from tests.helpers.golden import GOLDEN, golden_cases
+from tests.helpers.losses import mcja_criterion
 from utils.run.errors import UserError
 
 PUBLISHED = json.loads((GOLDEN / "state_dict_keys.json").read_text())
 
 
 def golden_state(model: torch.nn.Module, head: bool = False) -> dict[str, torch.Tensor]:
-    """The golden model's weights: numbers that follow from each released name."""
+    """The golden model's weights, computed from each released name; with the unused ImageNet ``head`` if asked for."""
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if head:
         shapes |= {"backbone.fc.weight": (1000, 2048), "backbone.fc.bias": (1000,)}
@@ -78,13 +78,14 @@ def test_golden_model_through_a_released_checkpoint(tmp_path):
 
     with torch.no_grad():
         embeddings = model.eval()(golden["x"])
+    # the golden values themselves differ from float64 by 3e-4 of the largest
     scale = golden["eval_embeddings"].abs().max()
-    torch.testing.assert_close(embeddings / scale, golden["eval_embeddings"] / scale, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(embeddings / scale, golden["eval_embeddings"] / scale, rtol=0, atol=1e-3)
 
     model.train()
     embeddings = model(golden["x"])
     is_infrared = torch.isin(golden["cameras"], torch.tensor([3, 6]))
-    losses = Criterion()(embeddings, model.classifier(embeddings), golden["identities"], is_infrared)
+    losses = mcja_criterion()(embeddings, model.classifier(embeddings), golden["identities"], is_infrared)
     sum(losses.values()).backward()
     found = {
         "train_loss": sum(losses.values()),
@@ -127,65 +128,6 @@ def test_last_stride_changes_no_weight():
     assert [n for n, m in without.named_modules() if getattr(m, "stride", None) == (2, 2) and "layer4" in n] == []
 
 
-@pytest.fixture
-def small() -> MCJA:
-    return MCJA(5, backbone="resnet10")
-
-
-def test_load_report(small):
-    state = small.state_dict()
-    state["classifier.weight"] = torch.zeros(7, 512)
-    del state["bn_neck.weight"]
-    state["surplus"] = torch.zeros(1)
-    report = load_weights(MCJA(5, backbone="resnet10"), state)
-    assert report.mismatched == ("classifier.weight",)
-    assert report.missing == ("bn_neck.weight",)
-    assert report.unexpected == ("surplus",)
-    assert len(report.loaded) == len(state) - 2
-    with pytest.raises(UserError, match="surplus"):
-        report.require_same_network("file")
-    del state["surplus"]
-    with pytest.raises(UserError, match="bn_neck.weight"):
-        load_weights(small, state).require_same_network("file")
-
-
-def test_a_larger_network_cannot_be_tested_as_a_smaller_one(small):
-    report = load_weights(small, MCJA(5, backbone="resnet18").state_dict())
-    with pytest.raises(UserError, match="unknown to this model"):
-        report.require_same_network("file")
-
-
-def test_another_classifier_can_be_tested(small):
-    report = load_weights(MCJA(9, backbone="resnet10"), small.state_dict())
-    assert report.mismatched == ("classifier.weight",)
-    report.require_same_network("file")
-
-
-def test_loading_copies_the_weights(small, tmp_path):
-    torch.save(small.state_dict(), tmp_path / "a.pth")
-    other = MCJA(5, backbone="resnet10")
-    load_weights(other, str(tmp_path / "a.pth"))
-    for name, value in small.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value), name
-
-
-class _Evil:
-    def __reduce__(self):
-        return print, ("code from a checkpoint",)
-
-
-def test_bad_checkpoints_are_refused(small, tmp_path, capsys):
-    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 not all of it")
-    torch.save({"model": small.state_dict()}, tmp_path / "nested.pth")
-    torch.save({"x": torch.zeros(1)}, tmp_path / "foreign.pth")
-    torch.save({"x": _Evil()}, tmp_path / "evil.pth")
-    for name in ("absent", "torn", "nested", "foreign", "evil"):
-        with pytest.raises(UserError, match=f"{name}.pth") as error:
-            load_weights(small, tmp_path / f"{name}.pth")
-        assert "\n" not in str(error.value)
-    assert "code from a checkpoint" not in capsys.readouterr().out
-
-
 def test_pretrained_from_a_file(tmp_path):
     backbone = build_resnet("resnet18")
     torch.save({**backbone.state_dict(), "fc.weight": torch.zeros(1000, 512)}, tmp_path / "backbone.pth")
@@ -195,7 +137,7 @@ def test_pretrained_from_a_file(tmp_path):
         MCJA(5, backbone="resnet10", pretrained=str(tmp_path / "backbone.pth"))
 
 
-def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path):
+def test_imagenet_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def offline(*arguments, **options):
@@ -207,13 +149,13 @@ def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path
     cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
     cached.parent.mkdir(parents=True, exist_ok=True)
     cached.write_bytes(b"PK\x03\x04 a part")
-    with pytest.raises(UserError, match="resnet50-0676ba61.pth: not a complete checkpoint .*; copy it again"):
+    with pytest.raises(UserError, match="resnet50-0676ba61.pth: not a readable checkpoint .*; copy it again"):
         build_resnet("resnet50", pretrained="imagenet")
     with pytest.raises(UserError, match="no ImageNet weights of resnet10"):
         build_resnet("resnet10", pretrained="imagenet")
 
 
-def test_imagenet_weights_that_are_there_are_taken(monkeypatch, tmp_path):
+def test_imagenet_weights_in_the_cache_are_not_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("downloaded"))
     cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
@@ -224,7 +166,7 @@ def test_imagenet_weights_that_are_there_are_taken(monkeypatch, tmp_path):
     torch.testing.assert_close(found.conv1.weight, there.conv1.weight)
 
 
-def test_foreign_names_cannot_break_the_line(tmp_path):
+def test_unexpected_names_are_shown_on_one_line(tmp_path):
     torch.save({**build_resnet("resnet10").state_dict(), "a\n\x1b[31mb": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(UserError, match="does not hold the weights") as error:
         build_resnet("resnet10", pretrained=str(tmp_path / "x.pth"))

@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from data.datasets.sysu import read_permutations
+from data.datasets import SYSU, RegDB
+from data.datasets.permutations import read_permutations
 from tests.helpers.golden import GOLDEN
 from tools.score import main as score_main
 from utils.features import SPECTRA, Features
-from utils.protocols import regdb_search, score, sysu_search
+from utils.protocols import score
 from utils.rerank import MSER
 from utils.results import SettingResult, TrialScore, markdown_table
 from utils.run.cli import run_program
@@ -27,25 +28,25 @@ def test_golden_results_through_the_program(dataset, golden_root, tmp_path, caps
     found = json.loads(out.read_text())
     expected = json.loads((GOLDEN / f"{dataset}_expected.json").read_text())
     assert found.keys() == {name for name in expected if not name.endswith("_float32")}
-    for name, figures in expected.items():
-        # under its plain name MSER's figures are those of the released half precision
+    for name, metrics in expected.items():
+        # without the suffix, MSER's metrics are those of the released half precision
         tolerance = 0.3 if name.endswith("/mser") else 1e-3
         own = found[name.removesuffix("_float32")]
-        assert own.keys() == figures.keys()
-        for figure, value in figures.items():
-            assert own[figure] == pytest.approx(value, abs=tolerance), (name, figure)
+        assert own.keys() == metrics.keys()
+        for metric, value in metrics.items():
+            assert own[metric] == pytest.approx(value, abs=tolerance), (name, metric)
     assert f"| {next(iter(expected))} |" in capsys.readouterr().out
 
 
 def test_galleries_follow_the_permutations(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
-    permutations = read_permutations(golden_root)
-    search = sysu_search(features, permutations)
+    permutations = read_permutations(golden_root / "exp/rand_perm_cam.mat", SYSU.cameras_of())
+    (search,) = SYSU.protocol(features, golden_root)
     assert list(search.galleries) == ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"]
     assert set(features.cameras[search.query].tolist()) == {3, 6}
-    # camera 3 stands where camera 2 stands
-    np.testing.assert_array_equal(search.query_places, np.where(features.cameras[search.query] == 3, 2, 6))
-    np.testing.assert_array_equal(search.pool_places, features.cameras[search.pool])
+    # cameras 2 and 3 share a location
+    np.testing.assert_array_equal(search.query_locations, np.where(features.cameras[search.query] == 3, 2, 6))
+    np.testing.assert_array_equal(search.pool_locations, features.cameras[search.pool])
     identities = set(features.identities.tolist())
     for name, cameras, shots in (("all/1-shot", (1, 2, 4, 5), 1), ("indoor/10-shot", (1, 2), 10)):
         for trial, columns in enumerate(search.galleries[name]):
@@ -58,49 +59,48 @@ def test_galleries_follow_the_permutations(golden_root):
             assert sorted(features.paths[search.pool[columns]].tolist()) == expected
 
 
-def test_one_setting_leaves_nothing_behind_for_the_next(golden_root):
+def test_settings_do_not_depend_on_each_other(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
-    search = sysu_search(features, read_permutations(golden_root))
-    together = score(features, search)
+    (search,) = SYSU.protocol(features, golden_root)
+    together = score(features, [search])
     for name in reversed(list(search.galleries)):
-        assert score(features, search.only([name])) == {name: together[name]}
+        assert score(features, [search.only([name])]) == {name: together[name]}
 
 
-def test_regdb_is_all_against_all():
+def test_regdb_is_all_against_all(golden_root):
     features = Features.load(GOLDEN / "regdb_features.npz")
-    search = regdb_search(features)
+    (search,) = RegDB.protocol(features, golden_root)
     assert set(features.cameras[search.query].tolist()) == {3}
     assert set(features.cameras[search.pool].tolist()) == {2}
     assert len(search.query) + len(search.pool) == len(features.paths)
     ((columns,),) = search.galleries.values()
     assert columns.tolist() == list(range(len(search.pool)))
-    assert list(score(features, search.only(["visible_to_infrared"]))) == ["visible_to_infrared"]
+    assert list(score(features, [search.only(["visible_to_infrared"])])) == ["visible_to_infrared"]
 
 
 def test_order_of_the_features_does_not_matter(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
     shuffled = subset(features, np.random.default_rng(0).permutation(len(features.paths)))
-    permutations = read_permutations(golden_root)
     name = "all/1-shot"
-    first, second = (score(f, sysu_search(f, permutations).only([name]))[name] for f in (features, shuffled))
+    protocols = [[search.only([name]) for search in SYSU.protocol(f, golden_root)] for f in (features, shuffled)]
+    first, second = (score(f, protocol)[name] for f, protocol in zip((features, shuffled), protocols, strict=True))
     np.testing.assert_allclose(first.trials, second.trials, atol=1e-9)
 
 
 def test_what_cannot_be_scored_is_said(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
-    permutations = read_permutations(golden_root)
     with pytest.raises(UserError, match="no query"):
-        sysu_search(subset(features, ~np.isin(features.cameras, (3, 6))), permutations)
+        SYSU.protocol(subset(features, ~np.isin(features.cameras, (3, 6))), golden_root)
     keep = np.ones(len(features.paths), dtype=bool)
     keep[np.flatnonzero(features.cameras == 1)[0]] = False
-    with pytest.raises(UserError, match="names instance .*, which has no feature"):
-        sysu_search(subset(features, keep), permutations)
+    with pytest.raises(UserError, match="lists instance .*, which has no feature"):
+        SYSU.protocol(subset(features, keep), golden_root)
     plain = Features(features.paths, features.identities, features.cameras, {"original": features.spectra["original"]})
     with pytest.raises(UserError, match="red, green, blue is missing"):
-        score(plain, sysu_search(plain, permutations), mser=MSER(20, 6, 0.3))
+        score(plain, SYSU.protocol(plain, golden_root), mser=MSER(20, 6, 0.3))
     regdb = Features.load(GOLDEN / "regdb_features.npz")
-    with pytest.raises(UserError, match="no feature of infrared images"):
-        regdb_search(subset(regdb, regdb.cameras == 2))
+    with pytest.raises(UserError, match="there is no thermal image"):
+        RegDB.protocol(subset(regdb, regdb.cameras == 2), golden_root)
 
 
 def test_features_that_are_not_finite_are_refused(golden_root):
@@ -109,7 +109,7 @@ def test_features_that_are_not_finite_are_refused(golden_root):
     spectra["original"][7, 3] = np.nan
     broken = Features(features.paths, features.identities, features.cameras, spectra)
     with pytest.raises(UserError, match=f"{features.paths[7]}: its features .original. are not finite"):
-        score(broken, sysu_search(broken, read_permutations(golden_root)))
+        score(broken, SYSU.protocol(broken, golden_root))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_arguments_that_cannot_be(words, message, capsys, tmp_path):
 
 def test_features_of_another_data_set_are_refused(capsys):
     assert run_program(lambda: score_main([str(GOLDEN / "sysu_features.npz"), "--dataset", "regdb"])) == 2
-    assert "camera 1 is none of regdb's (2, 3)" in capsys.readouterr().err
+    assert "RegDB has cameras (2, 3), not 1" in capsys.readouterr().err
 
 
 def test_features_come_back_as_saved(tmp_path):

@@ -4,15 +4,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losses.soft_rank import isotonic_regression, resolve_backend, soft_rank, torchsort
+from losses.soft_rank import isotonic_regression, resolve_backend, soft_rank
 from tests.helpers.golden import golden_cases
+from tests.helpers.losses import BACKENDS
 from utils.run.errors import UserError
-
-BACKENDS = ["builtin", pytest.param("torchsort", marks=pytest.mark.skipif(torchsort is None, reason="not built"))]
 
 
 def slow_isotonic(values: np.ndarray) -> np.ndarray:
-    """Pool adjacent violators, one value after the other: non-increasing."""
+    """Non-increasing fit by pooling adjacent violators, one value at a time."""
     blocks: list[list[float]] = []
     for value in values:
         blocks.append([value, 1])
@@ -30,7 +29,7 @@ def test_golden_ranks_and_gradients(case, backend):
     ranks = soft_rank(values, float(case["strength"]), backend=backend)
     (ranks * torch.tensor(case["cotangent"])).sum().backward()
     np.testing.assert_allclose(ranks.detach(), case["ranks"], atol=1e-3)
-    if case["kind"] != "ties":  # there the gradient is one of several valid ones
+    if case["kind"] != "ties":  # where several gradients are valid
         np.testing.assert_allclose(values.grad, case["grad"], atol=1e-3)
 
 
@@ -61,20 +60,21 @@ def test_shapes_and_dtypes(backend):
     ranks = soft_rank(values, backend=backend)
     assert ranks.shape == values.shape
     torch.testing.assert_close(ranks[1, 2], soft_rank(values[1, 2], backend=backend))
-    torch.testing.assert_close(ranks.sum(-1), torch.full((2, 3), 15.0))  # a projection on the permutahedron
+    torch.testing.assert_close(ranks.sum(-1), torch.full((2, 3), 15.0))  # ranks sum to 1 + ... + 5
     assert soft_rank(values.bfloat16(), backend=backend).dtype == torch.float32
+    assert soft_rank(values.double(), backend=backend).dtype == torch.float64
     assert soft_rank(torch.zeros(0, 4), backend=backend).shape == (0, 4)
 
 
-def test_auto_never_waits_for_a_gpu(monkeypatch):
-    """As torchsort does, even where its kernel for the GPU was built."""
+def test_auto_is_builtin_on_a_gpu(monkeypatch):
+    """Even if torchsort's GPU kernel is there: it waits for the GPU."""
     monkeypatch.setattr("losses.soft_rank._torchsort_runs_on", lambda device_type: True)
     assert resolve_backend("auto", torch.device("cuda")) == "builtin"
     assert resolve_backend("auto", torch.device("cpu")) == "torchsort"
     assert resolve_backend("torchsort", torch.device("cuda")) == "torchsort"
 
 
-def test_refuses_what_cannot_work(monkeypatch):
+def test_errors(monkeypatch):
     with pytest.raises(ValueError, match="strength"):
         soft_rank(torch.rand(2, 3), 0)
     with pytest.raises(ValueError, match="unknown soft rank backend 'fast'"):

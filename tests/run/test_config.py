@@ -1,17 +1,25 @@
+"""Configurations: each is read as it is meant, or refused in one line."""
+
+import random
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs import get_config
 from configs.checks import CHOICES, RULES
-from configs.default import dataset_cfg, strategy_cfg
+from configs.default import strategy_cfg
+from data.datasets import DATASETS
+from losses import LOSSES
+from tests.helpers.limits import within
 from utils.run.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# what the paper's code documents: key -> default, SYSU_MCJA.yml, RegDB_MCJA.yml
+# documented by the released code: key -> default, SYSU_MCJA.yml, RegDB_MCJA.yml
 RELEASED = {
     "prefix": ("SYSU", "SYSU", "RegDB"),
     "dataset": ("sysu", "sysu", "regdb"),
@@ -46,18 +54,22 @@ RELEASED = {
 
 @pytest.fixture
 def write(tmp_path):
-    def write(text: str, name: str = "x.yml") -> Path:
-        (tmp_path / name).write_text(text)
+    def write(text: str | bytes, name: str = "x.yml") -> Path:
+        (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
         return tmp_path / name
 
     return write
 
 
-def refused(path, *overrides: str) -> str:
+def refused(path: Path, *overrides: str) -> str:
     with pytest.raises(UserError) as error:
         get_config(path, overrides)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
     return str(error.value)
+
+
+# --- defaults and shipped files -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", RELEASED)
@@ -68,28 +80,48 @@ def test_released_names_and_values(key, write):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yml")), ids=lambda path: path.name)
-def test_shipped_files_resolve(path):
+def test_shipped_files_are_valid(path):
     assert get_config(path).is_frozen()
 
 
 def test_every_key_says_what_it_means():
-    """One line per key in the defaults, each with its meaning behind it."""
-    text = "".join((CONFIGS / "default" / name).read_text() for name in ("strategy.py", "dataset.py"))
-    for key in [*strategy_cfg, *dataset_cfg["sysu"]]:
-        assert re.search(rf"\b{key} ?= ?.*  # \S", text), key
-    assert dataset_cfg["sysu"].keys() == dataset_cfg["regdb"].keys()
+    text = (CONFIGS / "default" / "strategy.py").read_text()
+    for key in strategy_cfg:
+        assert re.search(rf"strategy_cfg\.{key} = .*  # \S", text), key
 
 
-def test_mser_defaults_follow_the_data_set(write):
+@pytest.mark.parametrize("name", DATASETS)
+def test_data_sets_have_defaults_of_the_same_keys_and_types(name, write):
+    defaults = DATASETS[name].defaults
+    assert defaults.keys() == DATASETS["sysu"].defaults.keys()
+    assert {key: type(value) for key, value in defaults.items()} == {key: type(strategy_cfg[key]) for key in defaults}
+    cfg = get_config(write(f"dataset: {name}"))
+    assert {key: cfg[key] for key in defaults} == defaults
+
+
+def test_mser_defaults_depend_on_the_data_set(write):
     sysu, regdb = get_config(write("dataset: sysu")), get_config(write("dataset: regdb"))
     assert (sysu.mser_k1, sysu.mser_k2, sysu.mser_lambda) == (40, 20, 0.3)
     assert (regdb.mser_k1, regdb.mser_k2, regdb.mser_lambda) == (50, 10, 0.2)
 
 
 def test_file_beats_default_and_command_line_beats_file(write):
-    path = write("lr: 0.1\nnum_id: 7\ndata_root: a\n")
-    cfg = get_config(path, ["lr", "0.2", "data_root", "b c"])
+    cfg = get_config(write("lr: 0.1\nnum_id: 7\ndata_root: a\n"), ["lr", "0.2", "data_root", "b c"])
     assert (cfg.lr, cfg.num_id, cfg.data_root) == (0.2, 7, "b c")
+
+
+def test_a_frozen_configuration_cannot_be_changed(write):
+    with pytest.raises(AttributeError):
+        get_config(write("")).lr = 1.0
+
+
+def test_saved_and_read_again_it_is_the_same(write):
+    cfg = get_config(CONFIGS / "RegDB_MCJA.yml", ["trial", "3"])
+    assert get_config(write(cfg.dump())) == cfg
+    assert yaml.safe_load(cfg.dump())["image_size"] == [384, 192]  # plain YAML
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,69 +133,95 @@ def test_file_beats_default_and_command_line_beats_file(write):
         ("lr", "1", 1.0),
         ("fp16", "false", False),
         ("fp16", "False", False),
+        ("fp16", "off", False),
         ("lr_step", "[3, 5]", [3, 5]),
         ("lr_step", "[]", []),
         ("pretrained", "none", "none"),
         ("prefix", "2024", "2024"),
         ("trial", "10", 10),
+        ("data_root", "C:/a b", "C:/a b"),
     ],
 )
-def test_overrides_are_read_as_the_type_of_the_default(write, key, text, value):
+def test_overrides_are_read_in_the_type_of_the_default(write, key, text, value):
     found = get_config(write(""), [key, text])[key]
     assert (found, type(found)) == (value, type(value))
 
 
-def test_scientific_notation_that_yaml_takes_for_text(write):
-    assert get_config(write("lr: 5e-4")).lr == 5e-4
-
-
-def test_frozen(write):
-    with pytest.raises(AttributeError):
-        get_config(write("")).lr = 1.0
-
-
-def test_saved_and_read_again_it_is_the_same(write):
-    cfg = get_config(CONFIGS / "RegDB_MCJA.yml", ["trial", "3"])
-    assert get_config(write(cfg.dump())) == cfg
-
-
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "key", "value"),
     [
-        ("p_sise: 8", ["p_sise", "8", "x.yml", "did you mean 'p_size'"]),
-        ("lr: fast", ["lr", "fast", "x.yml", "a number"]),
-        ("p_size: 8.0", ["p_size", "8.0", "a whole number"]),
-        ("p_size: true", ["p_size", "True", "a whole number"]),
-        ("fp16: 1", ["fp16", "1", "true or false"]),
-        ("prefix: 7", ["prefix", "7", "text"]),
-        ("image_size: 384", ["image_size", "384", "list of whole numbers"]),
-        ("image_size: (384, 192, 3)", ["image_size", "(384, 192, 3)", "(height, width)"]),
-        ("image_size: (16, 192)", ["image_size", "at least 32"]),
-        ("lr_step: [120, 80]", ["lr_step", "[120, 80]", "ascending"]),
-        ("lr: 0", ["lr", "0", "above 0"]),
-        ("lr: .nan", ["lr", "nan", "above 0"]),
-        ("wd: -1.0", ["wd", "-1.0", "at least 0"]),
-        ("trial: 11", ["trial", "11", "between 1 and 10"]),
-        ("mser_lambda: 1.5", ["mser_lambda", "1.5", "between 0 and 1"]),
-        ("dataset: regbd", ["dataset", "regbd", "did you mean 'regdb'"]),
-        ("dataset: [sysu]", ["dataset", "text"]),
-        ("soft_rank: torchsrot", ["soft_rank", "torchsrot", "did you mean 'torchsort'"]),
-        ("sample_method: triplet", ["sample_method", "triplet", "choose from norm_triplet"]),
-        ("prefix: ../x", ["prefix", "../x", "plain file name"]),
-        ("loss_id: false\nloss_cmr: false", ["loss_cmr", "nothing to learn"]),
-        ("compile: true\nsoft_rank: torchsort", ["compile", "soft_rank torchsort"]),
-        ("test_only: true", ["test_only", "resume"]),
-        ("sample_method: cross_modality_identity\nk_size: 5", ["k_size", "5", "even"]),
-        ("sample_method: cross_modality_random\nbatch_size: 5", ["batch_size", "5", "even"]),
-        ("p_size: 1\nk_size: 1", ["one image"]),
-        ("lr: 1\nlr: 2", ["x.yml:2:1", "'lr' is given twice"]),
-        ("lr: 1\n\twd: 2", ["x.yml:2:1", "not valid YAML"]),
-        ("lr: !!python/object/apply:os.getcwd []", ["x.yml:1:5", "not valid YAML"]),
-        ("3: x", ["x.yml:1:1", "key 3 is not a name"]),
-        ("- lr", ["x.yml", "key: value"]),
-        ("[" * 2000, ["x.yml", "not valid YAML"]),
+        ("# nothing\n", "lr", 0.00035),
+        ("\ufefflr: 1", "lr", 1.0),
+        ("lr: 1\r\nwd: 2\r\n", "wd", 2.0),
+        ("lr: 5e-4", "lr", 5e-4),  # text in YAML 1.1
+        ("lr: '1e-3'", "lr", 1e-3),
+        ("p_size: '4'", "p_size", 4),
+        ("fp16: off", "fp16", False),
+        ("image_size: (64, 32)", "image_size", (64, 32)),
+        ("data_root: 'Büro/データ'", "data_root", "Büro/データ"),
+        ("prefix: '010'", "prefix", "010"),
     ],
 )
+def test_files_are_read_as_they_are_meant(write, text, key, value):
+    found = get_config(write(text))[key]
+    assert (found, type(found)) == (value, type(value))
+
+
+REFUSED = [
+    ("p_sise: 8", ["p_sise", "8", "x.yml", "did you mean 'p_size'"]),
+    ("3: x", ["3: 'x'", "unknown key"]),
+    ("lr: fast", ["lr", "fast", "x.yml", "a number"]),
+    ("lr:", ["lr", "a number"]),
+    ("p_size: 8.0", ["p_size", "8.0", "a whole number"]),
+    ("p_size: true", ["p_size", "True", "a whole number"]),
+    ("fp16: 1", ["fp16", "1", "true or false"]),
+    ("prefix: 7", ["prefix", "7", "text (quote it)"]),
+    ("prefix: no", ["prefix", "False", "text (quote it)"]),
+    ("prefix: 2024-01-31", ["prefix", "text (quote it)"]),
+    ("prefix: 2024-13-31", ["x.yml", "month"]),
+    ("image_size: 384", ["image_size", "384", "list of whole numbers"]),
+    ("image_size: (384, 192, 3)", ["image_size", "(384, 192, 3)", "(height, width)"]),
+    ("image_size: (16, 192)", ["image_size", "at least 32"]),
+    ("lr_step: [120, 80]", ["lr_step", "[120, 80]", "ascending"]),
+    ("lr_step: [0, 80]", ["lr_step", "at least 1"]),
+    ("lr: 0", ["lr", "0", "> 0"]),
+    ("lr: .nan", ["lr", "nan", "> 0"]),
+    ("lr: .inf", ["lr", "inf", "> 0"]),
+    ("wd: -1.0", ["wd", "-1.0", ">= 0"]),
+    ("trial: 11", ["trial", "11", "between 1 and 10"]),
+    ("mser_lambda: 1.5", ["mser_lambda", "1.5", "between 0 and 1"]),
+    ("num_workers: 100000", ["num_workers", "between 0 and 1024"]),
+    ("dataset: regbd", ["dataset", "regbd", "did you mean 'regdb'"]),
+    ("dataset: [sysu]", ["dataset", "text"]),
+    ("soft_rank: torchsrot", ["soft_rank", "torchsrot", "did you mean 'torchsort'"]),
+    ("sample_method: triplet", ["sample_method", "triplet", "choose from norm_triplet"]),
+    ("cache: memory", ["cache", "memory", "choose from none, disk, device"]),
+    ("prefix: ../x", ["prefix", "../x", "plain file name"]),
+    ("prefix: /tmp/x", ["prefix", "plain file name"]),
+    ("prefix: ..", ["prefix", "plain file name"]),
+    ("data_root: ''", ["data_root", "a folder"]),
+    ("".join(f"{name}: false\n" for name in LOSSES), ["loss_id", "nothing to learn"]),
+    ("compile: true\nsoft_rank: torchsort", ["compile", "soft_rank torchsort"]),
+    ("compile: true\namp_backend: apex", ["compile", "amp_backend apex"]),
+    ("test_only: true", ["test_only", "resume"]),
+    ("sample_method: cross_modality_identity\nk_size: 5", ["k_size", "5", "even"]),
+    ("sample_method: cross_modality_random\nbatch_size: 5", ["batch_size", "5", "even"]),
+    ("p_size: 1\nk_size: 1", ["one image"]),
+    ("sample_method: none\nbatch_size: 1", ["batch_size", "one image"]),
+    ("lr: 1\nlr: 2", ["x.yml:2:1", "'lr' is given twice"]),
+    ("lr: 1\n\twd: 2", ["x.yml:2:1", "not valid YAML"]),
+    ("lr: {a: 1}", ["x.yml:1:5", "a value is a number"]),
+    ("lr_step: [[1], 2]", ["x.yml:1:11", "a value is a number"]),
+    ("lr: !!python/object/apply:os.getcwd []", ["x.yml:1:5", "not valid YAML"]),
+    ("- lr", ["x.yml:1:1", "key: value"]),
+    ("lr", ["x.yml:1:1", "key: value"]),
+    ("lr: 1\n---\nlr: 2", ["x.yml:2:1", "document"]),
+    ("prefix: Büro".encode("latin-1"), ["x.yml", "save it as UTF-8"]),
+    ("lr: 1".encode("utf-16"), ["x.yml", "save it as UTF-8"]),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[str(text)[:40] for text, _ in REFUSED])
 def test_refused_in_one_line_that_names_it(write, text, words):
     message = refused(write(text))
     for word in words:
@@ -177,20 +235,74 @@ def test_every_choice_is_taken_and_nothing_else(write, key):
     assert f"{key}: 'nonsense' (command line) is unknown" in refused(write(""), key, "nonsense")
 
 
-def test_every_rule_names_a_key():
-    keys = {*strategy_cfg, *dataset_cfg["sysu"]}
-    assert RULES.keys() <= keys
-    assert CHOICES.keys() <= keys
+def test_every_check_names_a_key():
+    assert {*RULES, *CHOICES, *LOSSES} <= strategy_cfg.keys()
+
+
+def test_numbers_cannot_be_negative(write):
+    for key, default in strategy_cfg.items():
+        if type(default) in (int, float) and key != "mda_ratio":  # which has no effect
+            assert refused(write(""), key, "-1").startswith(f"{key}: ")
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
     write("", "SYSU.yml")
     assert "did you mean 'SYSU.yml'" in refused(tmp_path / "SYSY.yml")
     assert "a configuration is a .yml or .yaml file" in refused(write("import os", "x.py"))
-    (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as text" in refused(tmp_path / "binary.yml")
+    (tmp_path / "folder.yml").mkdir()
+    assert "folder.yml: cannot be read (Is a directory)" in refused(tmp_path / "folder.yml")
     assert "'lr' has no partner" in refused(write(""), "lr")
 
 
-def test_dumped_files_are_plain_yaml(write):
-    assert yaml.safe_load(get_config(write("")).dump())["image_size"] == [384, 128]
+# --- random overrides and damaged files -----------------------------------------------------------------------------
+
+
+def attempt(path: Path, overrides: list[str] | None = None) -> bool:
+    """Whether it is read and, once written, read again; if not, the error must be one line."""
+    with within(20):
+        try:
+            cfg = get_config(path, overrides or [])
+        except UserError as error:
+            assert "\n" not in str(error)
+            return False
+    again = path.with_name("again.yml")
+    again.write_text(cfg.dump())
+    assert get_config(again) == cfg
+    return True
+
+
+TEXT = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=30)
+VALUES = st.one_of(
+    TEXT,
+    st.integers(-3, 400).map(str),
+    st.floats().map(repr),
+    st.lists(st.integers(-1, 500), max_size=3).map(repr),
+    st.sampled_from(["true", "no", "~", "[", "{}", "0x1f", "1:30", "1e-3", "&a", "*a", "'"]),
+    st.sampled_from([choice for choices in CHOICES.values() for choice in choices]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs=st.lists(st.tuples(st.sampled_from(sorted(strategy_cfg)) | TEXT, VALUES), max_size=3))
+def test_any_overrides(pairs, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "overrides.yml"
+    path.write_text("")
+    attempt(path, [word for pair in pairs for word in pair])
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.faults)])
+def test_damaged_files(count, tmp_path, tally):
+    """Cut files and flipped bits."""
+    draw, path, read = random.Random(0), tmp_path / "damaged.yml", 0
+    good = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yml"))]
+    for number in range(count):
+        data = bytearray(good[number % len(good)])
+        position = draw.randrange(len(data))
+        if number % 2:
+            del data[position:]
+        else:
+            data[position] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        read += attempt(path)
+    tally(count, f"damaged configurations: {read} read, {count - read} refused")
+    assert 0 < read < count

@@ -43,9 +43,9 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
     for name in names:
         trials = results["trials"][name]
         assert len(trials) == (10 if dataset == "sysu" else 1)
-        for figure, value in results["results"][name].items():
+        for metric, value in results["results"][name].items():
             assert 0 <= value <= 100
-            assert value == pytest.approx(np.mean([trial[figure] for trial in trials]))
+            assert value == pytest.approx(np.mean([trial[metric] for trial in trials]))
     assert f"| {names[-1]} |" in (folder / "results.md").read_text()
     with (folder / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]

@@ -1,5 +1,5 @@
-"""Made-up pedestrians in the layouts of SYSU-MM01 and RegDB, for the demo, the tests and rehearsals."""
+"""Synthetic pedestrians in the layouts of SYSU-MM01 and RegDB, for the demo, the tests and trial runs."""
 
-from .layout import LAYOUTS, make_synthetic
+from tools.synthetic.dataset import LAYOUTS, make_synthetic
 
 __all__ = ["LAYOUTS", "make_synthetic"]

@@ -1,13 +1,15 @@
-"""A drawing of labelled regions with shading, in units of the body.
+"""Draws labelled regions with shading, in units of the body.
 
-Points are (x, y): x to the right of the body's axis, y down from the crown (0) to the soles (1), both in body heights.
+Points are (x, y) in body heights: x to the right of the body's axis, y down from the crown (0) to the soles (1).
+Shades are 0 (dark) to 255 (lit).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
-from .tones import Region
+from tools.synthetic.tones import Region
 
 SUPERSAMPLING = 2
 _LIT, _EDGE = 250, 150
@@ -15,33 +17,25 @@ _LIT, _EDGE = 250, 150
 
 @dataclass(frozen=True)
 class View:
-    """Where a body stands on the canvas and how the camera looks at it.
+    """Where a body stands on the canvas, and how the camera looks at it."""
 
-    `centre` and `top` are pixels of the canvas, `width` and `height` pixels per body height along each axis;
-    `elevation` (0 … 0.4) enlarges what is near a raised camera, `light` (-1 … 1) is the side the light comes from.
-    """
-
-    centre: float
-    top: float
-    width: float
-    height: float
-    elevation: float = 0.0
-    light: float = 0.0
+    centre: float  # of the body, in pixels of the canvas
+    top: float  # of the body, in pixels of the canvas
+    width: float  # pixels per body height along x
+    height: float  # pixels per body height along y
+    elevation: float  # 0 to 0.4; enlarges what is near a raised camera
+    light: float  # the side the light comes from, -1 (left) to 1 (right)
 
 
 class Canvas:
-    """Two bands, drawn at once: the region label and its shading (0 dark … 255 lit)."""
+    """A drawing for images of ``size`` (H, W): region labels and shades, (2H, 2W) each, drawn together."""
 
     def __init__(self, size: tuple[int, int], view: View):
         height, width = (SUPERSAMPLING * side for side in size)
         self.view = view
+        # labels in the first channel, shades in the second
         self.image = Image.new("RGB", (width, height), (Region.BACKGROUND, 255, 0))
         self._draw = ImageDraw.Draw(self.image)
-
-    def bands(self) -> tuple[Image.Image, Image.Image]:
-        """The label and the shading, as single-channel images."""
-        labels, shading, _ = self.image.split()
-        return labels, shading
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
         """The pixel of a point of the body."""
@@ -54,7 +48,7 @@ class Canvas:
         self._draw.polygon([self.pixel(x, y) for x, y in points], fill=(region, shade, 0))
 
     def ellipse(self, x: float, y: float, across: float, down: float, region: Region, shade: int = _LIT) -> None:
-        """A filled ellipse about a point, of half-axes `across` and `down`."""
+        """A filled ellipse around (x, y) with half axes ``across`` and ``down``."""
         self._draw.ellipse(self._box(x, y, across, down), fill=(region, shade, 0))
 
     def cap(self, x: float, y: float, across: float, down: float, region: Region, shade: int = _LIT) -> None:
@@ -67,23 +61,16 @@ class Canvas:
         self.ellipse(x + 0.2 * across * self.view.light, y, 0.75 * across, 0.8 * down, region)
 
     def limb(self, joints: list[tuple[float, float, float]], region: Region, *, cut: bool = False) -> None:
-        """A tube through joints (x, y, radius), lit along its middle; rounded at its ends, or the last one `cut`."""
+        """A tube through joints (x, y, radius), lit along its middle. Its ends are round, or the last one ``cut``."""
         for share, shade in ((1.0, _EDGE), (0.6, _LIT)):
             shift = 0.3 * self.view.light * (1.0 - share)
             tube = [(x + shift * radius, y, share * radius) for x, y, radius in joints]
-            for (x0, y0, r0), (x1, y1, r1) in zip(tube, tube[1:], strict=False):
+            for (x0, y0, r0), (x1, y1, r1) in pairwise(tube):
                 length = max(((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, 1e-6)
                 across, down = (y1 - y0) / length, (x0 - x1) / length
-                self.polygon(
-                    [
-                        (x0 + r0 * across, y0 + r0 * down),
-                        (x1 + r1 * across, y1 + r1 * down),
-                        (x1 - r1 * across, y1 - r1 * down),
-                        (x0 - r0 * across, y0 - r0 * down),
-                    ],
-                    region,
-                    shade,
-                )
+                right = [(x0 + r0 * across, y0 + r0 * down), (x1 + r1 * across, y1 + r1 * down)]
+                left = [(x1 - r1 * across, y1 - r1 * down), (x0 - r0 * across, y0 - r0 * down)]
+                self.polygon(right + left, region, shade)
             for x, y, radius in tube[:-1] if cut else tube:
                 self.ellipse(x, y, radius, radius, region, shade)
 

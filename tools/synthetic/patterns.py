@@ -1,62 +1,50 @@
-"""Garment patterns: which pixels of a garment take its second tone."""
+"""Garment patterns: which pixels of a garment have its second tone."""
 
 import numpy as np
 
-from .canvas import View
-from .person import Person
-from .tones import Region
+from tools.synthetic.canvas import View
+from tools.synthetic.skeleton import Body
+from tools.synthetic.tones import Region
 
 
-def paint_patterns(labels: np.ndarray, person: Person, view: View, middle: float, turned: float) -> None:
-    """Gives patterned garments their second tone, in place.
-
-    `labels` (2H, 2W) is a drawing, `middle` the torso's offset from the body's axis in body heights and `turned`
-    (0 … 1) how much of the torso's width is turned away from the camera.
-    """
+def add_patterns(labels: np.ndarray, body: Body, view: View) -> np.ndarray:
+    """Give patterned garments their second tone: region labels (2H, 2W) -> (2H, 2W)."""
     height, width = labels.shape
     y = ((np.arange(height, dtype=np.float32) + 0.5 - view.top) / view.height)[:, None]
-    x = ((np.arange(width, dtype=np.float32) + 0.5 - view.centre) / view.width - middle)[None, :]
-    x = x / (1.0 - 0.25 * turned)
-    upper = _upper(person.pattern, x, y)
-    if upper is not None:
-        labels[(labels == Region.UPPER) & upper] = Region.UPPER_ALT
-    lower = _lower(person.lower_pattern, x, y)
-    if lower is not None:
-        labels[(labels == Region.LOWER) & lower] = Region.LOWER_ALT
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - view.centre) / view.width - 0.35 * body.pose.lean)[None, :]
+    x = x / (1.0 - 0.25 * abs(body.turn))
+    patterned = labels.copy()
+    if body.person.pattern in _UPPER:
+        patterned[(labels == Region.UPPER) & _UPPER[body.person.pattern](x, y - 0.19)] = Region.UPPER_ALT
+    if body.person.lower_pattern in _LOWER:
+        patterned[(labels == Region.LOWER) & _LOWER[body.person.lower_pattern](x, y)] = Region.LOWER_ALT
+    return patterned
 
 
-def _stripes(along: np.ndarray, period: float, share: float = 0.5) -> np.ndarray:
-    return along % period < share * period
+def _stripes(along: np.ndarray, period: float) -> np.ndarray:
+    return along % period < 0.5 * period
 
 
-def _upper(pattern: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    from_shoulder = y - 0.19
-    if pattern == "wide stripes":
-        return _stripes(from_shoulder, 0.14)
-    if pattern == "narrow stripes":
-        return _stripes(from_shoulder, 0.068)
-    if pattern == "vertical stripes":
-        return _stripes(x + 0.0175, 0.07)
-    if pattern == "checks":
-        return _stripes(from_shoulder, 0.11) ^ _stripes(x + 0.0275, 0.11)
-    if pattern == "dots":
-        row = np.floor(from_shoulder / 0.07)
-        across = (x + 0.0375 + 0.0375 * (row % 2)) % 0.075 - 0.0375
-        return across**2 + (from_shoulder % 0.07 - 0.035) ** 2 < 0.024**2
-    if pattern == "block":
-        return (np.abs(x) < 0.062) & (np.abs(from_shoulder - 0.09) < 0.05)
-    if pattern == "halves":
-        return from_shoulder > 0.135
-    if pattern == "band":
-        return np.abs(from_shoulder - 0.09) < 0.035
-    if pattern == "diagonal":
-        return _stripes(from_shoulder + x, 0.13)
-    return None
+def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    row = np.floor(y / 0.07)
+    across = (x + 0.0375 + 0.0375 * (row % 2)) % 0.075 - 0.0375
+    return across**2 + (y % 0.07 - 0.035) ** 2 < 0.024**2
 
 
-def _lower(pattern: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    if pattern == "bands":
-        return _stripes(y - 0.55, 0.15)
-    if pattern == "checks":
-        return _stripes(y - 0.5, 0.08) ^ _stripes(x + 0.02, 0.08)
-    return None
+# Whether a point has the second tone. x (1, 2W) and y (2H, 1) are in body heights; x starts at the torso's middle, y at
+# the shoulders (upper garments) or the crown (lower garments). Patterns without an entry are plain or drawn in body.py.
+_UPPER = {
+    "wide stripes": lambda x, y: _stripes(y, 0.14),
+    "narrow stripes": lambda x, y: _stripes(y, 0.068),
+    "vertical stripes": lambda x, y: _stripes(x + 0.0175, 0.07),
+    "checks": lambda x, y: _stripes(y, 0.11) ^ _stripes(x + 0.0275, 0.11),
+    "dots": _dots,
+    "block": lambda x, y: (np.abs(x) < 0.062) & (np.abs(y - 0.09) < 0.05),
+    "halves": lambda x, y: y > 0.135,
+    "band": lambda x, y: np.abs(y - 0.09) < 0.035,
+    "diagonal": lambda x, y: _stripes(y + x, 0.13),
+}
+_LOWER = {
+    "bands": lambda x, y: _stripes(y - 0.55, 0.15),
+    "checks": lambda x, y: _stripes(y - 0.5, 0.08) ^ _stripes(x + 0.02, 0.08),
+}

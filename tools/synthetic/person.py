@@ -1,7 +1,7 @@
-"""Made-up identities: what a person is like, whichever camera looks and in whatever light.
+"""Synthetic identities: what a person looks like to every camera and in every modality.
 
-Shape (body, cuts, pattern geometry, bag) is shared by all modalities. The tones of the same regions are drawn
-separately for each modality (see `tones`), so that nothing but shape carries across.
+The shape (body, cuts, patterns, bag) is the same in all modalities. The tones of its regions are sampled independently
+for each, so that only shape is shared between modalities.
 """
 
 from dataclasses import dataclass
@@ -9,57 +9,40 @@ from itertools import combinations
 
 import numpy as np
 
-from .tones import Tones, draw_tones
+from tools.synthetic.tones import sample_tones
 
-HAIR = ("bald", "short", "afro", "bob", "long", "bun", "ponytail", "cap", "brim", "beanie")
-UPPER = ("vest", "t-shirt", "long sleeves", "jacket", "coat", "hoodie")
-LOWER = ("slim trousers", "wide trousers", "shorts", "knee skirt", "long skirt")
-PATTERN = (
-    "solid",
-    "wide stripes",
-    "narrow stripes",
-    "vertical stripes",
-    "checks",
-    "dots",
-    "block",
-    "halves",
-    "band",
-    "diagonal",
-    "contrast sleeves",
-)
-LOWER_PATTERN = ("solid", "bands", "checks", "seam")
-SHOES = ("flat", "boots")
-BAG = ("none", "backpack", "cross-body", "handbag")
-SIDE = (-1, 1)
-
+_PATTERNS = (
+    "solid", "wide stripes", "narrow stripes", "vertical stripes", "checks", "dots",
+    "block", "halves", "band", "diagonal", "contrast sleeves",
+)  # fmt: skip
 _CHOICES = {
-    "hair": HAIR,
-    "upper": UPPER,
-    "lower": LOWER,
-    "pattern": PATTERN,
-    "lower_pattern": LOWER_PATTERN,
-    "shoes": SHOES,
-    "bag": BAG,
-    "bag_side": SIDE,
+    "hair": ("bald", "short", "afro", "bob", "long", "bun", "ponytail", "cap", "brim", "beanie"),
+    "upper": ("vest", "t-shirt", "long sleeves", "jacket", "coat", "hoodie"),
+    "lower": ("slim trousers", "wide trousers", "shorts", "knee skirt", "long skirt"),
+    "pattern": _PATTERNS,
+    "lower_pattern": ("solid", "bands", "checks", "seam"),
+    "shoes": ("flat", "boots"),
+    "bag": ("none", "backpack", "cross-body", "handbag"),
+    "bag_side": (-1, 1),
 }
-# weights of a choice, where it is not uniform: common enough to look like a street, varied enough to tell apart
+# where a choice is not uniform
 _WEIGHTS = {"lower_pattern": (0.4, 0.2, 0.2, 0.2), "bag": (0.28, 0.24, 0.24, 0.24)}
-# what a witness would describe; people who share nearly all of it could only be told apart by proportions
-_TELLING = ("hair", "upper", "lower", "pattern", "bag")
+# people who shared nearly all of these could only be told apart by their proportions
+_DISTINCTIVE = ("hair", "upper", "lower", "pattern", "bag")
 _MOST_SHARED = 3
 _TRIES = 40
 
 
 @dataclass(frozen=True)
 class Person:
-    """One identity. Proportions are factors around 1, except `legs` (share of the height below the crotch)."""
+    """One identity; the body's proportions are factors around 1, the attributes are listed in ``_CHOICES``."""
 
     stature: float
     build: float
     shoulders: float
     hips: float
     head: float
-    legs: float
+    legs: float  # the share of the height below the crotch
     hair: str
     upper: str
     lower: str
@@ -67,44 +50,43 @@ class Person:
     lower_pattern: str
     shoes: str
     bag: str
-    bag_side: int
-    tones: Tones
+    bag_side: int  # the shoulder or hand that carries the bag, -1 (right) or 1 (left)
+    tones: dict[str, np.ndarray]  # for each modality, see ``sample_tones``
 
     @property
-    def telling(self) -> tuple[str, ...]:
-        """The attributes by which a witness would describe this person."""
-        return tuple(getattr(self, name) for name in _TELLING)
+    def distinctive(self) -> tuple[str, ...]:
+        """The five attributes by which people are told apart at a glance."""
+        return tuple(getattr(self, name) for name in _DISTINCTIVE)
 
 
-def draw_person(seed: int, identity: int, *, attempt: int = 0) -> Person:
-    """Draws one identity; a function of its arguments alone."""
-    shape, tone_seeds = _draw_shape(seed, identity, attempt)
-    return Person(**shape, tones=draw_tones(tone_seeds, shape["upper"], shape["lower"]))
+def sample_person(seed: int, identity: int, *, attempt: int = 0) -> Person:
+    """Sample one identity, which depends on nothing but the arguments."""
+    shape_seed, *tone_seeds = np.random.SeedSequence((seed, identity, attempt)).spawn(4)
+    shape = _sample_shape(np.random.default_rng(shape_seed))
+    return Person(**shape, tones=sample_tones(tone_seeds, shape["upper"], shape["lower"]))
 
 
-def draw_people(seed: int, identities: int) -> list[Person]:
-    """Draws identities 1 … `identities`, no two of which share more than three of five telling attributes.
+def sample_people(seed: int, identities: int) -> list[Person]:
+    """Sample identities 1 to ``identities``; no two share more than three of the five distinctive attributes.
 
-    Person i does not depend on how many follow. Sets of many hundreds use up the combinations, and pairs as close as
-    chance makes them then occur.
+    A person does not depend on how many follow. Many hundreds of identities use up the combinations; later ones may
+    share more.
     """
     people: list[Person] = []
     taken: set[tuple] = set()
     for identity in range(1, identities + 1):
         for attempt in range(_TRIES):
-            shape, _ = _draw_shape(seed, identity, attempt)
-            groups = set(combinations(((name, shape[name]) for name in _TELLING), _MOST_SHARED + 1))
+            person = sample_person(seed, identity, attempt=attempt)
+            groups = set(combinations(enumerate(person.distinctive), _MOST_SHARED + 1))
             if not groups & taken:
                 break
         taken |= groups
-        people.append(draw_person(seed, identity, attempt=attempt))
+        people.append(person)
     return people
 
 
-def _draw_shape(seed: int, identity: int, attempt: int) -> tuple[dict, list[np.random.SeedSequence]]:
-    """Everything but the tones, and the seeds of those."""
-    shape_seed, *tone_seeds = np.random.SeedSequence((seed, identity, attempt)).spawn(4)
-    rng = np.random.default_rng(shape_seed)
+def _sample_shape(rng: np.random.Generator) -> dict:
+    """Everything but the tones."""
     proportions = {
         "stature": rng.uniform(0.84, 1.0),
         "build": rng.uniform(0.8, 1.32),
@@ -116,4 +98,4 @@ def _draw_shape(seed: int, identity: int, attempt: int) -> tuple[dict, list[np.r
     attributes = {
         name: options[int(rng.choice(len(options), p=_WEIGHTS.get(name)))] for name, options in _CHOICES.items()
     }
-    return {**proportions, **attributes}, tone_seeds
+    return {**proportions, **attributes}

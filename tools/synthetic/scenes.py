@@ -1,4 +1,4 @@
-"""Procedural backgrounds: wide scenes, of which every image shows a crop."""
+"""Procedural backgrounds: wide scenes, of which each image shows a crop."""
 
 import colorsys
 from collections.abc import Callable
@@ -7,46 +7,40 @@ from enum import IntEnum
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-VISIBLE, INFRARED, THERMAL = "visible", "infrared", "thermal"
-# a scene is this much higher and wider than an image
-MARGIN, BREADTH = 1.15, 5.0
+from tools.synthetic.modality import INFRARED, VISIBLE
+
+# a scene is this many times as high and wide as an image
+_HEIGHT, _WIDTH = 1.15, 5.0
+# (strength, size in pixels) of random blotches
+_TEXTURES = ((0.05, 2), (0.05, 9), (0.09, 40))
 
 
 class Material(IntEnum):
     """What a background is made of."""
 
-    WALL = 0
-    TRIM = 1
-    FLOOR = 2
-    TILE = 3
-    GLASS = 4
-    METAL = 5
-    LEAVES = 6
-    GRASS = 7
-    SKY = 8
-    WOOD = 9
+    WALL, TRIM, FLOOR, TILE, GLASS, METAL, LEAVES, GRASS, SKY, WOOD = range(10)
 
 
 def draw_scene(kind: str, modality: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A scene of one of `SCENES` as (1.15 H, 5 W, 3) floats in [0, 1], for images of `size` (H, W).
+    """Draw one of ``SCENES`` for images of ``size`` (H, W): (1.15 H, 5 W, 3) floats in [0, 1].
 
-    Infrared and thermal scenes have three equal channels.
+    The channels of infrared and thermal scenes are equal.
     """
-    height, width = round(size[0] * MARGIN), round(size[1] * BREADTH)
-    image = Image.new("RGB", (2 * width, 2 * height), (Material.WALL, 230, 0))
-    SCENES[kind](ImageDraw.Draw(image), 2 * height, 2 * width, rng)
-    material, shade, _ = image.split()
-    shade = np.asarray(shade.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255
-    tones = _palette(modality, rng)[np.asarray(material)] * shade
+    height, width = round(size[0] * _HEIGHT), round(size[1] * _WIDTH)
+    drawing = _Drawing(2 * height, 2 * width, rng)
+    SCENES[kind](drawing)
+    material, shade, _ = drawing.image.split()
+    light = np.asarray(shade.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255
+    tones = _sample_tones(modality, rng)[np.asarray(material)] * light
     tones = tones.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
-    texture = sum(
-        strength * _noise(rng, (height, width), cell) for strength, cell in ((0.05, 2), (0.05, 9), (0.09, 40))
-    )
+    texture = np.zeros((height, width), dtype=np.float32)
+    for strength, cell in _TEXTURES:
+        texture += strength * _noise(rng, (height, width), cell)
     return np.clip(tones * (1 + texture[..., None]), 0, 1).astype(np.float32)
 
 
-def _palette(modality: str, rng: np.random.Generator) -> np.ndarray:
-    """(materials, 3): drawn anew for each scene and modality."""
+def _sample_tones(modality: str, rng: np.random.Generator) -> np.ndarray:
+    """The tone of each material, (10, 3); sampled anew for each scene and modality."""
     materials = len(Material)
     if modality == VISIBLE:
         hsv = np.stack(
@@ -60,7 +54,7 @@ def _palette(modality: str, rng: np.random.Generator) -> np.ndarray:
         return np.array([colorsys.hsv_to_rgb(*row) for row in hsv])
     if modality == INFRARED:
         levels = rng.uniform(0.2, 0.7, materials)
-        # foliage reflects near-infrared strongly; a sky at night reflects nothing
+        # leaves reflect much near-infrared light; a sky at night reflects none
         levels[[Material.LEAVES, Material.GRASS]] = rng.uniform(0.5, 0.75, 2)
         levels[[Material.SKY, Material.GLASS]] = rng.uniform(0.05, 0.2, 2)
     else:
@@ -71,146 +65,155 @@ def _palette(modality: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.ndarray:
+    """Smooth noise of ``shape`` (H, W) with blotches of ``cell`` pixels."""
     coarse = rng.standard_normal((shape[0] // cell + 2, shape[1] // cell + 2)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def _floor(draw: ImageDraw.ImageDraw, height: int, width: int, horizon: float, material: Material) -> None:
-    top = int(horizon * height)
-    for row in range(top, height):
-        near = (row - top) / (height - top)
-        draw.line((0, row, width, row), fill=(material, int(165 + 80 * near), 0))
+class _Drawing:
+    """Materials with shades (0 dark to 255 lit), drawn together; lengths are in pixels of the drawing."""
+
+    def __init__(self, height: int, width: int, rng: np.random.Generator):
+        self.height, self.width, self.rng = height, width, rng
+        # materials in the first channel, shades in the second
+        self.image = Image.new("RGB", (width, height), (Material.WALL, 230, 0))
+        self.pen = ImageDraw.Draw(self.image)
+
+    def box(self, left: float, top: float, right: float, bottom: float, material: Material, shade: int) -> None:
+        self.pen.rectangle((left, top, right, bottom), fill=(material, shade, 0))
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, material: Material, shade: int, width: int = 1) -> None:
+        self.pen.line((x0, y0, x1, y1), fill=(material, shade, 0), width=width)
+
+    def disc(self, x: float, y: float, radius: float, material: Material, shade: int) -> None:
+        self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(material, shade, 0))
+
+    def floor(self, horizon: float, material: Material) -> None:
+        """A floor from ``horizon``, a share of the height, to the bottom."""
+        top = int(horizon * self.height)
+        for row in range(top, self.height):
+            near = (row - top) / (self.height - top)
+            self.line(0, row, self.width, row, material, int(165 + 80 * near))
+
+    def tiles(self, horizon: float) -> None:
+        """Joints between the tiles of a floor."""
+        h, rng = self.height, self.rng
+        top, centre, pitch = horizon * h, self.width * rng.uniform(0.3, 0.7), h * rng.uniform(0.12, 0.25)
+        for index in range(-40, 41):
+            self.line(centre + index * pitch, top, centre + index * pitch * 2.2, h, Material.TILE, 200)
+        for depth in (0.08, 0.2, 0.38, 0.62, 0.9):
+            row = top + depth * (h - top)
+            self.line(0, row, self.width, row, Material.TILE, 200)
+
+    def repeat(self, pitch: float) -> np.ndarray:
+        """The left ends of what is repeated along the scene, from a random start."""
+        return np.arange(-self.rng.uniform(0, pitch), self.width, pitch)
 
 
-def _tiles(draw: ImageDraw.ImageDraw, height: int, width: int, horizon: float, rng: np.random.Generator) -> None:
-    top, centre, pitch = horizon * height, width * rng.uniform(0.3, 0.7), height * rng.uniform(0.12, 0.25)
-    for index in range(-40, 41):
-        draw.line((centre + index * pitch, top, centre + index * pitch * 2.2, height), fill=(Material.TILE, 200, 0))
-    for depth in (0.08, 0.2, 0.38, 0.62, 0.9):
-        row = top + depth * (height - top)
-        draw.line((0, row, width, row), fill=(Material.TILE, 200, 0))
-
-
-def _repeat(width: int, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    return np.arange(-rng.uniform(0, pitch), width, pitch)
-
-
-def _corridor(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _corridor(scene: _Drawing) -> None:
+    h, w, rng = scene.height, scene.width, scene.rng
     horizon = rng.uniform(0.66, 0.76)
-    draw.rectangle((0, 0, width, 0.07 * height), fill=(Material.SKY, 235, 0))
-    draw.rectangle((0, (horizon - 0.05) * height, width, horizon * height), fill=(Material.TRIM, 190, 0))
-    for left in _repeat(width, height * rng.uniform(0.55, 0.85), rng):
-        right, top = left + 0.3 * height, rng.uniform(0.14, 0.18) * height
-        draw.rectangle((left - 5, top - 5, right + 5, horizon * height), fill=(Material.TRIM, 215, 0))
-        draw.rectangle((left, top, right, horizon * height), fill=(Material.WOOD, 235, 0))
-        draw.rectangle((left + 0.2 * height, 0.24 * height, right - 8, 0.42 * height), fill=(Material.GLASS, 225, 0))
-        draw.ellipse((left + 6, 0.45 * height, left + 13, 0.45 * height + 7), fill=(Material.METAL, 250, 0))
-    _floor(draw, height, width, horizon, Material.FLOOR)
-    _tiles(draw, height, width, horizon, rng)
+    scene.box(0, 0, w, 0.07 * h, Material.SKY, 235)
+    scene.box(0, (horizon - 0.05) * h, w, horizon * h, Material.TRIM, 190)
+    for left in scene.repeat(h * rng.uniform(0.55, 0.85)):
+        right, top = left + 0.3 * h, rng.uniform(0.14, 0.18) * h
+        scene.box(left - 5, top - 5, right + 5, horizon * h, Material.TRIM, 215)
+        scene.box(left, top, right, horizon * h, Material.WOOD, 235)
+        scene.box(left + 0.2 * h, 0.24 * h, right - 8, 0.42 * h, Material.GLASS, 225)
+        scene.pen.ellipse((left + 6, 0.45 * h, left + 13, 0.45 * h + 7), fill=(Material.METAL, 250, 0))
+    scene.floor(horizon, Material.FLOOR)
+    scene.tiles(horizon)
 
 
-def _lobby(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _lobby(scene: _Drawing) -> None:
+    h, rng = scene.height, scene.rng
     horizon = rng.uniform(0.6, 0.72)
-    for left in _repeat(width, 0.42 * height, rng):
-        draw.rectangle(
-            (left, 0.08 * height, left + 0.37 * height, (horizon - 0.1) * height), fill=(Material.GLASS, 240, 0)
-        )
-        draw.line(
-            (left + 0.18 * height, 0.08 * height, left + 0.18 * height, (horizon - 0.1) * height),
-            fill=(Material.METAL, 220, 0),
-            width=4,
-        )
-    _floor(draw, height, width, horizon, Material.FLOOR)
-    _tiles(draw, height, width, horizon, rng)
-    for left in _repeat(width, height * rng.uniform(1.0, 1.4), rng):
+    sill = (horizon - 0.1) * h
+    for left in scene.repeat(0.42 * h):
+        scene.box(left, 0.08 * h, left + 0.37 * h, sill, Material.GLASS, 240)
+        scene.line(left + 0.18 * h, 0.08 * h, left + 0.18 * h, sill, Material.METAL, 220, width=4)
+    scene.floor(horizon, Material.FLOOR)
+    scene.tiles(horizon)
+    for left in scene.repeat(h * rng.uniform(1.0, 1.4)):
         for share, shade in ((1.0, 170), (0.7, 215), (0.4, 250)):
-            middle, half = left + 0.09 * height, 0.09 * height * share
-            draw.rectangle((middle - half, 0, middle + half, (horizon + 0.06) * height), fill=(Material.TRIM, shade, 0))
+            middle, half = left + 0.09 * h, 0.09 * h * share
+            scene.box(middle - half, 0, middle + half, (horizon + 0.06) * h, Material.TRIM, shade)
 
 
-def _room(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _room(scene: _Drawing) -> None:
+    h, rng = scene.height, scene.rng
     horizon = rng.uniform(0.7, 0.78)
-    for left in _repeat(width, height * rng.uniform(0.5, 0.7), rng):
-        wide = rng.uniform(0.25, 0.45) * height
-        top = rng.uniform(0.1, 0.45) * height
-        draw.rectangle((left, top, left + wide, horizon * height), fill=(Material.WOOD, 225, 0))
-        for shelf in np.arange(top, horizon * height, 0.09 * height):
-            draw.rectangle((left + 5, shelf + 5, left + wide - 5, shelf + 0.07 * height), fill=(Material.TRIM, 170, 0))
-    _floor(draw, height, width, horizon, Material.FLOOR)
+    for left in scene.repeat(h * rng.uniform(0.5, 0.7)):
+        wide, top = rng.uniform(0.25, 0.45) * h, rng.uniform(0.1, 0.45) * h
+        scene.box(left, top, left + wide, horizon * h, Material.WOOD, 225)
+        for shelf in np.arange(top, horizon * h, 0.09 * h):
+            scene.box(left + 5, shelf + 5, left + wide - 5, shelf + 0.07 * h, Material.TRIM, 170)
+    scene.floor(horizon, Material.FLOOR)
 
 
-def _street(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _street(scene: _Drawing) -> None:
+    h, w, rng = scene.height, scene.width, scene.rng
     horizon = rng.uniform(0.6, 0.7)
-    pitch = height * rng.uniform(0.2, 0.3)
-    for row in np.arange(0.02 * height, (horizon - 0.15) * height, pitch * 0.9):
-        for left in _repeat(width, pitch, np.random.default_rng(int(pitch))):
-            draw.rectangle((left, row, left + 0.6 * pitch, row + 0.6 * pitch), fill=(Material.TRIM, 220, 0))
-            draw.rectangle(
-                (left + 4, row + 4, left + 0.6 * pitch - 4, row + 0.6 * pitch), fill=(Material.GLASS, 235, 0)
-            )
-    _floor(draw, height, width, horizon, Material.TILE)
-    _floor(draw, height, width, horizon + 0.12, Material.FLOOR)
-    for left in _repeat(width, height * rng.uniform(1.1, 1.6), rng):
-        base = (horizon + 0.04) * height
-        draw.rounded_rectangle(
-            (left, base - 0.2 * height, left + 0.6 * height, base), 12, fill=(Material.METAL, 215, 0)
-        )
-        draw.rounded_rectangle(
-            (left + 0.12 * height, base - 0.28 * height, left + 0.48 * height, base - 0.15 * height),
-            10,
-            fill=(Material.GLASS, 200, 0),
-        )
-        for wheel in (0.12, 0.46):
-            x = left + wheel * height
-            draw.ellipse(
-                (x, base - 0.05 * height, x + 0.09 * height, base + 0.04 * height), fill=(Material.METAL, 70, 0)
-            )
+    pitch = h * rng.uniform(0.2, 0.3)
+    pane = 0.6 * pitch
+    # windows stand one above the other
+    columns = np.arange(-np.random.default_rng(int(pitch)).uniform(0, pitch), w, pitch)
+    for row in np.arange(0.02 * h, (horizon - 0.15) * h, pitch * 0.9):
+        for left in columns:
+            scene.box(left, row, left + pane, row + pane, Material.TRIM, 220)
+            scene.box(left + 4, row + 4, left + pane - 4, row + pane, Material.GLASS, 235)
+    scene.floor(horizon, Material.TILE)
+    scene.floor(horizon + 0.12, Material.FLOOR)
+    base = (horizon + 0.04) * h
+    for left in scene.repeat(h * rng.uniform(1.1, 1.6)):
+        _car(scene, left, base)
 
 
-def _park(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _car(scene: _Drawing, left: float, base: float) -> None:
+    h, pen = scene.height, scene.pen
+    pen.rounded_rectangle((left, base - 0.2 * h, left + 0.6 * h, base), 12, fill=(Material.METAL, 215, 0))
+    windows = (left + 0.12 * h, base - 0.28 * h, left + 0.48 * h, base - 0.15 * h)
+    pen.rounded_rectangle(windows, 10, fill=(Material.GLASS, 200, 0))
+    for wheel in (0.12, 0.46):
+        x = left + wheel * h
+        pen.ellipse((x, base - 0.05 * h, x + 0.09 * h, base + 0.04 * h), fill=(Material.METAL, 70, 0))
+
+
+def _park(scene: _Drawing) -> None:
+    h, w, rng = scene.height, scene.width, scene.rng
     horizon = rng.uniform(0.52, 0.64)
-    draw.rectangle((0, 0, width, horizon * height), fill=(Material.SKY, 235, 0))
-    _floor(draw, height, width, horizon, Material.GRASS)
-    _floor(draw, height, width, horizon + 0.2, Material.FLOOR)
-    for left in _repeat(width, height * rng.uniform(0.3, 0.45), rng):
-        x = left + rng.uniform(-0.1, 0.1) * height
-        base = (horizon + rng.uniform(0.0, 0.15)) * height
-        draw.rectangle((x - 0.025 * height, 0.2 * height, x + 0.025 * height, base), fill=(Material.WOOD, 190, 0))
+    scene.box(0, 0, w, horizon * h, Material.SKY, 235)
+    scene.floor(horizon, Material.GRASS)
+    scene.floor(horizon + 0.2, Material.FLOOR)
+    for left in scene.repeat(h * rng.uniform(0.3, 0.45)):
+        x = left + rng.uniform(-0.1, 0.1) * h
+        base = (horizon + rng.uniform(0.0, 0.15)) * h
+        scene.box(x - 0.025 * h, 0.2 * h, x + 0.025 * h, base, Material.WOOD, 190)
         for _ in range(16):
-            across, down = x + rng.normal(0, 0.12) * height, rng.uniform(-0.02, 0.36) * height
-            radius = rng.uniform(0.03, 0.09) * height
-            draw.ellipse(
-                (across - radius, down - radius, across + radius, down + radius),
-                fill=(Material.LEAVES, int(rng.integers(150, 255)), 0),
-            )
+            across, down = x + rng.normal(0, 0.12) * h, rng.uniform(-0.02, 0.36) * h
+            scene.disc(across, down, rng.uniform(0.03, 0.09) * h, Material.LEAVES, int(rng.integers(150, 255)))
 
 
-def _yard(draw: ImageDraw.ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
+def _yard(scene: _Drawing) -> None:
+    h, w, rng = scene.height, scene.width, scene.rng
     horizon = rng.uniform(0.62, 0.72)
-    draw.rectangle((0, 0, width, 0.18 * height), fill=(Material.SKY, 220, 0))
-    brick = 0.05 * height
-    for index, row in enumerate(np.arange(0.2 * height, horizon * height, brick)):
-        for left in np.arange(-(index % 2) * brick, width, 2 * brick):
-            draw.rectangle(
-                (left, row, left + 2 * brick - 2, row + brick - 2), fill=(Material.WALL, int(rng.integers(190, 245)), 0)
-            )
-    for left in _repeat(width, height * rng.uniform(0.7, 1.0), rng):
+    scene.box(0, 0, w, 0.18 * h, Material.SKY, 220)
+    brick = 0.05 * h
+    for index, row in enumerate(np.arange(0.2 * h, horizon * h, brick)):
+        for left in np.arange(-(index % 2) * brick, w, 2 * brick):
+            shade = int(rng.integers(190, 245))
+            scene.box(left, row, left + 2 * brick - 2, row + brick - 2, Material.WALL, shade)
+    for left in scene.repeat(h * rng.uniform(0.7, 1.0)):
         for _ in range(9):
-            x, y = left + rng.normal(0, 0.08) * height, (horizon - rng.uniform(0.0, 0.2)) * height
-            radius = rng.uniform(0.03, 0.07) * height
-            draw.ellipse(
-                (x - radius, y - radius, x + radius, y + radius),
-                fill=(Material.LEAVES, int(rng.integers(140, 250)), 0),
-            )
-    _floor(draw, height, width, horizon, Material.FLOOR)
-    for left in _repeat(width, 0.14 * height, rng):
-        draw.line(
-            (left, (horizon - 0.22) * height, left, (horizon + 0.03) * height), fill=(Material.METAL, 200, 0), width=4
-        )
-    draw.line((0, (horizon - 0.2) * height, width, (horizon - 0.2) * height), fill=(Material.METAL, 230, 0), width=6)
+            x, y = left + rng.normal(0, 0.08) * h, (horizon - rng.uniform(0.0, 0.2)) * h
+            scene.disc(x, y, rng.uniform(0.03, 0.07) * h, Material.LEAVES, int(rng.integers(140, 250)))
+    scene.floor(horizon, Material.FLOOR)
+    for left in scene.repeat(0.14 * h):
+        scene.line(left, (horizon - 0.22) * h, left, (horizon + 0.03) * h, Material.METAL, 200, width=4)
+    scene.line(0, (horizon - 0.2) * h, w, (horizon - 0.2) * h, Material.METAL, 230, width=6)
 
 
-SCENES: dict[str, Callable[[ImageDraw.ImageDraw, int, int, np.random.Generator], None]] = {
+SCENES: dict[str, Callable[[_Drawing], None]] = {
     "corridor": _corridor,
     "lobby": _lobby,
     "room": _room,

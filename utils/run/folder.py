@@ -1,4 +1,4 @@
-"""The folder of a run: made for it alone, left, and entered again."""
+"""Create, lock and reopen run folders."""
 
 import json
 import re
@@ -15,91 +15,91 @@ from utils.run.logs import set_up_logging
 from utils.run.versions import commit, versions
 
 CONFIG, CONDITIONS, RESULTS = "config.yml", "run.json", "results.json"
+INITIAL_STATE = re.compile(r"state_0+\.pth")  # the training state before the first iteration
+MAX_DESC_BYTES = 100  # file systems allow 255 for the whole name
 
 
-class Run:
-    """A run's folder, in which no other process may work as long as this one lives, and what the run was started with.
+class RunFolder:
+    """The locked folder of a run.
 
-    ``conditions`` are what results are reported with: command, seed, device, commit and versions; of a run that was
-    continued, those of each later process, too, in the list ``continued``.
+    ``conditions`` are reported with the results: command, seed, device, commit and versions. If the run was continued,
+    those of each later process follow in the list ``continued``.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.lock = folder, FolderLock(folder)
-        self.conditions: dict[str, object] = {}
+    def __init__(self, path: Path, conditions: dict):
+        self.path, self.conditions = path, conditions
+        self.lock = FolderLock(path)
 
     @classmethod
-    def begin(cls, folder: Path, *, config: str, command: str, seed: int, device: str) -> "Run":
-        """Take possession of a fresh folder, which goes again where that fails."""
+    def create(cls, path: Path, *, config: str, command: str, seed: int, device: str) -> "RunFolder":
+        """Lock a new folder and write the configuration and the conditions."""
+        conditions = {"command": command, "seed": seed, **_environment(device)}
         try:
-            run = cls(folder)
-            run.conditions = {"command": command, "seed": seed, **_surroundings(device)}
-            write_json(folder / CONDITIONS, run.conditions)
-            write_text(folder / CONFIG, config)
+            run = cls(path, conditions)
+            write_json(path / CONDITIONS, conditions)
+            write_text(path / CONFIG, config)
         except UserError:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
             raise
         return run
 
     @classmethod
-    def reopen(cls, folder: Path) -> "Run":
-        """Enter the folder of an earlier run.
+    def reopen(cls, path: Path) -> "RunFolder":
+        """Lock the folder of an earlier run.
 
         Raises:
-            UserError: not the folder of a run, or another process is at work there.
+            UserError: not a run folder, or another process uses it.
         """
-        if not folder.is_dir():
-            what = "a file" if folder.exists() else "no such folder"
-            raise UserError(f"--continue: {folder}: {what}; it should be the folder of a run")
+        if not path.is_dir():
+            raise UserError(f"--continue: {path}: {'a file' if path.exists() else 'no such folder'}; give a run folder")
         for name in (CONFIG, CONDITIONS):
-            if not (folder / name).is_file():
-                raise UserError(f"--continue: {folder} is not the folder of a run: it holds no {name}")
-        run = cls(folder)
-        run.conditions = _read_conditions(folder / CONDITIONS)
-        remove_partial_files(folder)
+            if not (path / name).is_file():
+                raise UserError(f"--continue: {path} is not a run folder: it holds no {name}")
+        run = cls(path, _read_conditions(path / CONDITIONS))
+        remove_partial_files(path)
         return run
 
-    def go_on(self, *, command: str, device: str) -> dict[str, tuple[object, object]]:
-        """Note how the run goes on; what of it is not as it was at the beginning: name -> (then, now)."""
-        now = {"command": command, **_surroundings(device)}
+    def note_continuation(self, *, command: str, device: str) -> list[str]:
+        """Add this process to the conditions.
+
+        Returns:
+            A line for each of device, commit and versions that differs from the start of the run.
+        """
+        now = {"command": command, **_environment(device)}
         self.conditions.setdefault("continued", []).append(now)
-        write_json(self.folder / CONDITIONS, self.conditions)
-        names = ("device", "commit", "versions")
-        return {
-            name: (self.conditions.get(name), now[name]) for name in names if self.conditions.get(name) != now[name]
-        }
+        write_json(self.path / CONDITIONS, self.conditions)
+        return [
+            f"{name} differs from the start of the run, which may change the results: {self.conditions.get(name)} then,"
+            f" {now[name]} now"
+            for name in ("device", "commit", "versions")
+            if self.conditions.get(name) != now[name]
+        ]
+
+    @contextmanager
+    def removed_if_empty(self) -> Iterator[None]:
+        """Remove the folder again if the run fails before it holds a model or a training state.
+
+        If an image cannot be read, the state before the first iteration does not count.
+        """
+        try:
+            yield
+        except UserError as error:
+            models = [path.name for path in self.path.glob("*.pth")]
+            if not models or (isinstance(error, UnreadableImage) and all(map(INITIAL_STATE.fullmatch, models))):
+                set_up_logging()  # closes the log
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether nothing is left to do in a run's folder; results are written last."""
+    """Whether the run has ended: results are written last."""
     return all((folder / name).is_file() for name in (CONFIG, CONDITIONS, RESULTS))
 
 
-def _surroundings(device: str) -> dict[str, object]:
-    return {"device": device, "commit": commit(), "versions": versions()}
+def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "") -> Path:
+    """Make ``<output_dir>/<dataset>/<prefix>_Time-<YYYY-MM-DD_hh-mm-ss>[_<desc>]``. Every run gets a new folder.
 
-
-def _read_conditions(path: Path) -> dict[str, object]:
-    try:
-        conditions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); a run goes on with the seed that stands there") from None
-    seed = conditions.get("seed") if isinstance(conditions, dict) else None
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise UserError(f"{path}: holds no seed, with which alone the run can go on")
-    if not isinstance(conditions.get("continued", []), list):
-        raise UserError(f"{path}: 'continued' should be a list; remove it")
-    return conditions
-
-
-BEGINNING = re.compile(r"state_0+\.pth")  # the training state before the first iteration
-MOST_BYTES = 100  # of the description; file systems allow 255 for the whole name
-
-
-def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "") -> Path:
-    """Make ``<output_dir>/<dataset>/<prefix>_Time-<YYYY-MM-DD_hh-mm-ss>[_<desc>]``; no two runs ever share one.
-
-    Characters of ``desc`` that do not belong in a file name become ``-``, so that it cannot lead elsewhere.
+    Characters of ``desc`` that do not belong in a file name become ``-``.
 
     Raises:
         UserError: the folder cannot be made.
@@ -107,8 +107,8 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
     parent = Path(output_dir) / dataset
     name = f"{prefix}_Time-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if desc:
-        plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MOST_BYTES]
-        name += "_" + plain.decode(errors="ignore")  # a character that is cut in two goes
+        plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES]
+        name += "_" + plain.decode(errors="ignore")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in count(1):
@@ -117,19 +117,24 @@ def create_run_folder(output_dir: str | Path, dataset: str, prefix: str, desc: s
                 folder.mkdir()
             except FileExistsError:  # another run started in the same second
                 continue
-            return folder
+            break
     except OSError as error:
-        raise UserError(f"{parent}: the run's folder cannot be made there ({error.strerror}); set output_dir") from None
+        raise UserError(f"{parent}: the run folder cannot be made there ({error.strerror}); set output_dir") from None
+    return folder
 
 
-@contextmanager
-def discarded_without_model(folder: Path) -> Iterator[None]:
-    """Remove the run's folder again if it fails before it holds a state or model, or over an image before it learnt."""
+def _environment(device: str) -> dict[str, object]:
+    return {"device": device, "commit": commit(), "versions": versions()}
+
+
+def _read_conditions(path: Path) -> dict:
     try:
-        yield
-    except UserError as error:
-        models = [path.name for path in folder.glob("*.pth")]
-        if not models or (isinstance(error, UnreadableImage) and all(map(BEGINNING.fullmatch, models))):
-            set_up_logging()  # closes the log
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        conditions = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); the run cannot be continued without its seed") from None
+    seed = conditions.get("seed") if isinstance(conditions, dict) else None
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise UserError(f"{path}: holds no seed; the run cannot be continued without it")
+    if not isinstance(conditions.get("continued", []), list):
+        raise UserError(f"{path}: 'continued' should be a list; remove it")
+    return conditions

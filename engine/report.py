@@ -1,0 +1,68 @@
+"""What a training reports: log lines, TensorBoard curves and ``metrics.csv``."""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from losses import LOSSES
+from utils.results import TrialScore
+from utils.run.files import write_text
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.csv"
+CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TrialScore._fields)
+
+
+class Report:
+    """Writes log lines and TensorBoard curves of one training.
+
+    Args:
+        folder: of the run.
+        first_iteration: the first one of this process. Curves that an earlier process wrote beyond it are discarded.
+    """
+
+    def __init__(self, folder: Path, first_iteration: int):
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_iteration)
+
+    def period(self, values: Mapping[str, float], *, epoch: int, done: int, batches: int, iteration: int) -> None:
+        """Means over the last ``log_period`` iterations."""
+        logger.info("epoch %d [%d/%d] %s", epoch, done, batches, describe(values))
+        for name, value in values.items():
+            self.board.add_scalar(f"train/{name}", value, iteration)
+
+    def epoch(self, row: Mapping[str, float], *, iteration: int) -> None:
+        """Means over an epoch."""
+        logger.info("epoch %d done: %s", row["epoch"], describe(row))
+        self.board.add_scalar("train/lr", row["lr"], iteration)
+
+    def evaluation(self, score: TrialScore, *, epoch: int) -> None:
+        """Metrics of the test set."""
+        logger.info("epoch %d test: %s", epoch, describe(score._asdict()))
+        for name, value in score._asdict().items():
+            self.board.add_scalar(f"test/{name}", value, epoch)
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write ``CSV_FIELDS`` of each epoch; missing values stay empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, CSV_FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def describe(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in values.items() if name != "epoch")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) and abs(value) < 0.01 else f"{value:.3f}".rstrip("0").rstrip(".")

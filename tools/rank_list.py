@@ -1,0 +1,100 @@
+"""Draw rank lists of a run: ``python -m tools.rank_list RUN_FOLDER --out rank_list.png``.
+
+One row per query: the query and its nearest gallery images, framed green and solid if the identity is right, red and
+dashed if it is wrong. The run must have saved its features (``save_features true``).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from configs import get_config
+from data.datasets import DATASETS
+from utils.features import Features
+from utils.protocols import Search
+from utils.run.cli import Parser, run_program
+from utils.run.folder import CONFIG
+
+HEIGHT, WIDTH = 128, 64  # of an image, in pixels
+MARGIN, GAP, FRAME = 8, 24, 3  # around an image, between query and results, line width
+RIGHT, WRONG, PAPER, INK = (0, 130, 60), (200, 40, 40), (255, 255, 255), (60, 60, 60)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m tools.rank_list", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    parser.add_argument("--queries", type=int, default=5, help="rows, from the best to the worst query (default 5)")
+    parser.add_argument("--results", type=int, default=10, help="gallery images per row (default 10)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    cfg = get_config(arguments.run / CONFIG)
+    features = Features.load(arguments.run / "features.npz")
+    root = Path(cfg.data_root)
+    search = DATASETS[cfg.dataset].protocol(features, root)[0]
+    lists = rank_lists(features, search)
+    order = np.argsort([first_hit(features, *ranked) for ranked in lists], kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, arguments.queries).round().astype(int)]
+    rows = [(query, results[: arguments.results]) for query, results in (lists[number] for number in chosen)]
+    draw(features, root, rows, arguments.results).save(arguments.out)
+    print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")
+    return 0
+
+
+def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray]]:
+    """(query, gallery) positions in the features, nearest first: plain ranking in the first trial of the first setting.
+
+    Queries without a match are left out.
+    """
+    columns = next(iter(search.galleries.values()))[0]
+    gallery, locations = search.pool[columns], search.pool_locations[columns]
+    query_features, gallery_features = (
+        features.normalised(["original"], positions)[0].numpy() for positions in (search.query, gallery)
+    )
+    lists = []
+    for row, (query, location) in enumerate(zip(search.query, search.query_locations, strict=True)):
+        ranked = np.argsort(-(gallery_features @ query_features[row]), kind="stable")
+        ranked = gallery[ranked[locations[ranked] != location]]
+        if (features.identities[ranked] == features.identities[query]).any():
+            lists.append((int(query), ranked))
+    return lists
+
+
+def first_hit(features: Features, query: int, results: np.ndarray) -> int:
+    """Rank of the first right result, from 0."""
+    return int((features.identities[results] == features.identities[query]).argmax())
+
+
+def draw(features: Features, root: Path, rows: list[tuple[int, np.ndarray]], columns: int) -> Image.Image:
+    """One row per query, its results to the right of it."""
+    step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN
+    picture = Image.new("RGB", ((1 + columns) * step_x + GAP, len(rows) * step_y), PAPER)
+    for row, (query, results) in enumerate(rows):
+        paste(picture, root / features.paths[query], MARGIN, row * step_y + MARGIN, INK)
+        for column, position in enumerate(results):
+            right = features.identities[position] == features.identities[query]
+            left, top = (1 + column) * step_x + GAP + MARGIN, row * step_y + MARGIN
+            paste(picture, root / features.paths[position], left, top, RIGHT if right else WRONG, dashed=not right)
+    return picture
+
+
+def paste(picture: Image.Image, path: Path, left: int, top: int, colour: tuple, *, dashed: bool = False) -> None:
+    """An image with a frame, which is dashed for readers who do not see its colour."""
+    with Image.open(path) as image:
+        picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
+    pen = ImageDraw.Draw(picture)
+    box = (left - FRAME - 1, top - FRAME - 1, left + WIDTH + FRAME, top + HEIGHT + FRAME)
+    pen.rectangle(box, outline=colour, width=FRAME)
+    for offset in range(0, HEIGHT, 16) if dashed else ():
+        for edge in (box[0], box[2] - FRAME + 1):
+            pen.rectangle((edge, top + offset, edge + FRAME - 1, top + offset + 5), fill=PAPER)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
