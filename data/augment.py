@@ -163,7 +163,7 @@ def augment(images: Tensor, parameters: Parameters) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32: scaled to [0, 1], minus the ImageNet mean, divided by its standard deviation."""
-    return _normalise_in_place(images.float())
+    return _normalise_in_place(images.to(torch.float32, copy=True))
 
 
 def _normalise_in_place(images: Tensor) -> Tensor:
