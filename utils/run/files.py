@@ -17,7 +17,7 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Have ``write`` fill a file beside ``path``, flush and rename it; on failure ``path`` is as before.
 
     Raises:
