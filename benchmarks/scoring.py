@@ -18,7 +18,7 @@ from data.datasets import DATASETS
 from engine.device import describe_device
 from utils.features import SPECTRA, Features
 from utils.metrics import retrieval_metrics
-from utils.protocols import Search, regdb_search, score, sysu_search
+from utils.protocols import Search, score
 from utils.rerank import MSER, Reranker, mser_distance
 from utils.results import Results
 from utils.run.cli import Parser, run_program
@@ -35,26 +35,23 @@ def published(dataset: str) -> MSER:
 def whole_tests(device: torch.device, repeats: int) -> list[dict[str, object]]:
     rows = []
     for scatter, kind in ((1.0, "clustered"), (2.0, "overlapping"), (4.5, "nearly random")):
-        features, permutations = sysu(scatter=scatter)
-        search = sysu_search(features, permutations)
-        rank1 = score(features, search.only([SETTING]))[SETTING].mean.rank1
+        features, search = sysu(scatter=scatter)
+        rank1 = score(features, [search.only([SETTING])])[SETTING].mean.rank1
         what = f"SYSU-MM01, all 8 settings and 10 trials, {kind} features (rank-1 {rank1:.0f} %)"
         rows.append(whole_test(what, features, search, published("sysu"), device, repeats))
-    features = regdb()
-    what = "RegDB, both directions"
-    return [*rows, whole_test(what, features, regdb_search(features), published("regdb"), device, repeats)]
+    return [*rows, whole_test("RegDB, both directions", *regdb(), published("regdb"), device, repeats)]
 
 
 def whole_test(
     what: str, features: Features, search: Search, mser: MSER, device: torch.device, repeats: int
 ) -> dict[str, object]:
     def work() -> Results:
-        return score(features, search, mser=mser, device=device)
+        return score(features, [search], mser=mser, device=device)
 
     timing = measure(work, repeats=repeats, warmup=1)
     result: dict[str, object] = {"what": what, "seconds": timing.median, "gigabytes": peak_memory(work, device)}
     if device.type == "cuda":
-        result["difference from the CPU (points)"] = largest_difference(work(), score(features, search, mser=mser))
+        result["difference from the CPU (points)"] = largest_difference(work(), score(features, [search], mser=mser))
     return result
 
 
@@ -65,14 +62,13 @@ def largest_difference(found: Results, expected: Results) -> float:
 
 def against_loops(device: torch.device) -> list[dict[str, object]]:
     """One single-shot trial, against plain loops; the loops run once because they are slow."""
-    features, permutations = sysu()
-    search = sysu_search(features, permutations)
+    features, search = sysu()
     columns = search.galleries[SETTING][0]
     gallery = search.pool[columns]
     query = features.normalised(SPECTRA[:1], search.query, device)
     spectra = features.normalised(SPECTRA, gallery, device)
-    query_labels = features.identities[search.query], search.query_places
-    gallery_labels = features.identities[gallery], search.pool_places[columns]
+    query_labels = features.identities[search.query], search.query_locations
+    gallery_labels = features.identities[gallery], search.pool_locations[columns]
     mser = published("sysu")
 
     def rerank() -> Tensor:
@@ -100,8 +96,7 @@ def growth(device: torch.device) -> list[dict[str, object]]:
     """The whole gallery pool as one gallery, at several sizes: time, and memory beside the features."""
     rows = []
     for size in SIZES:
-        features, permutations = sysu(scale=size, dimensions=256)
-        search = sysu_search(features, permutations)
+        features, search = sysu(scale=size, dimensions=256)
         query = features.normalised(SPECTRA[:1], search.query, device)
         pool = features.normalised(SPECTRA, search.pool, device)
 

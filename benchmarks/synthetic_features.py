@@ -1,9 +1,14 @@
 """Synthetic features at the published sizes of the test sets: images scatter around the centre of their identity."""
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 
+from data.datasets import SYSU, RegDB
+from data.datasets.sysu import MODES, SHOTS
 from utils.features import SPECTRA, Features
-from utils.protocols import REGDB_CAMERAS
+from utils.protocols import Search
 
 TRIALS = 10
 # test images of each camera; their sums are the published 3,803 infrared and 6,775 visible ones
@@ -32,27 +37,35 @@ def synthetic_features(
     return Features(np.array(paths), identities, cameras, spectra)
 
 
-def sysu(
-    *, dimensions: int = 2048, scatter: float = 2.0, seed: int = 0, scale: float = 1.0
-) -> tuple[Features, dict[tuple[int, int], np.ndarray]]:
-    """Features and permutations of SYSU-MM01's test size, with a gallery pool ``scale`` times as large."""
-    random = np.random.default_rng(seed)
-    rows, permutations = [], {}
+def sysu(*, dimensions: int = 2048, scatter: float = 2.0, seed: int = 0, scale: float = 1.0) -> tuple[Features, Search]:
+    """Features of SYSU-MM01's test size with a gallery pool ``scale`` times as large, and all its settings."""
+    rows = []
     for camera, images in SYSU_IMAGES.items():
-        seen = np.arange(1, (SYSU_INDOOR if camera in (1, 2) else SYSU_IDENTITIES) + 1)
-        images = images if camera in (3, 6) else int(images * scale)
-        for identity, count in zip(seen, np.diff(np.linspace(0, images, len(seen) + 1).astype(int)), strict=True):
-            rows += [(camera, identity, instance) for instance in range(1, count + 1)]
-            permutations[camera, int(identity)] = np.stack([random.permutation(count) + 1 for _ in range(TRIALS)])
-    cameras, identities, _ = np.array(rows).T
-    paths = [f"cam{camera}/{identity:04d}/{instance:04d}.jpg" for camera, identity, instance in rows]
+        images = int(images * scale) if camera in SYSU.visible_cameras else images
+        identities = np.arange(1, (SYSU_INDOOR if camera in MODES["indoor"] else SYSU_IDENTITIES) + 1)
+        rows += [(camera, identity) for identity in np.sort(np.resize(identities, images))]
+    cameras, identities = np.array(rows).T
+    paths = [f"{number}.jpg" for number in range(len(rows))]
     features = synthetic_features(identities, cameras, paths, dimensions=dimensions, scatter=scatter, seed=seed)
-    return features, permutations
+
+    query, pool = (np.flatnonzero(np.isin(cameras, side)) for side in (SYSU.infrared_cameras, SYSU.visible_cameras))
+    random = np.random.default_rng(seed)
+    galleries = {}
+    for (mode, seen_by), shots in product(MODES.items(), SHOTS):
+        pairs = sorted({(camera, identity) for camera, identity in rows if camera in seen_by})
+        groups = [np.flatnonzero((cameras[pool] == camera) & (identities[pool] == i)) for camera, i in pairs]
+        galleries[f"{mode}/{shots}-shot"] = tuple(
+            np.concatenate([random.permutation(group)[:shots] for group in groups]) for _ in range(TRIALS)
+        )
+    locations = SYSU.locations_of(cameras)
+    return features, Search(query, pool, locations[query], locations[pool], galleries, neighbours="queries")
 
 
-def regdb(*, dimensions: int = 2048, scatter: float = 2.0, seed: int = 0) -> Features:
-    """Features of RegDB's test size."""
+def regdb(*, dimensions: int = 2048, scatter: float = 2.0, seed: int = 0) -> tuple[Features, Search]:
+    """Features of RegDB's test size, and the search in both directions."""
     identities = np.tile(np.repeat(np.arange(1, REGDB_IDENTITIES + 1), REGDB_IMAGES), 2)
-    cameras = np.repeat(list(REGDB_CAMERAS.values()), len(identities) // 2)
+    cameras = np.repeat([*RegDB.visible_cameras, *RegDB.infrared_cameras], len(identities) // 2)
     paths = [f"{number}.bmp" for number in range(len(identities))]
-    return synthetic_features(identities, cameras, paths, dimensions=dimensions, scatter=scatter, seed=seed)
+    features = synthetic_features(identities, cameras, paths, dimensions=dimensions, scatter=scatter, seed=seed)
+    (search,) = RegDB.protocol(features, Path())  # reads no file
+    return features, search

@@ -25,7 +25,7 @@ CUTMIX_AREA = (0.02, 0.33)  # share of the image
 ERASE_AREA = (0.02, 0.30)
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # to draw a rectangle that fits
-CPU_CHUNK = 4  # images at a time on a CPU, which is twice as fast when they fit into its cache
+CPU_CHUNK = 4  # images at a time on a CPU, so that they stay in its cache
 
 # kind -> the function, and the parameters that it takes
 COLOUR_CHANGES: dict[int, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
@@ -155,16 +155,21 @@ def augment(images: Tensor, parameters: Parameters) -> Tensor:
     for start in range(0, len(images), chunk):
         rows = slice(start, start + chunk)
         some = parameters[rows]
-        pixels = _flip_and_crop(_change_colours(images[rows], some), some.flip, some.shift)
-        result[rows] = normalise(pixels)
-        _erase(result[rows], some.erase_box)
+        pixels = result[rows]
+        pixels.copy_(_flip_and_crop(_change_colours(images[rows], some), some.flip, some.shift))
+        _normalise_in_place(pixels)
+        _erase(pixels, some.erase_box)
     return result
 
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) -> float32: scaled to [0, 1], minus the ImageNet mean, divided by its standard deviation."""
+    return _normalise_in_place(images.to(torch.float32, copy=True))
+
+
+def _normalise_in_place(images: Tensor) -> Tensor:
     mean, std = _imagenet(images.device)
-    return (images / 255).sub_(mean).div_(std)
+    return images.div_(255).sub_(mean).div_(std)
 
 
 @cache

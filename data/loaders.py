@@ -16,7 +16,7 @@ from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
 from data.samplers import EpochSampler
 from utils.run.errors import LoaderDied
-from utils.run.interruption import leave_signals_to_the_main_process
+from utils.run.interruption import ignore_signals_in_worker
 
 
 class Batch(NamedTuple):
@@ -71,7 +71,7 @@ class ProcessLoader(DataLoader):
             dataset,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=ignore_signals_in_worker,
             # iterating a loader draws a seed; from the global generator it would change later random numbers
             generator=torch.Generator(),
             **options,

@@ -1,4 +1,4 @@
-"""Draw rank lists of a run: ``python -m tools.rank_list RUN_FOLDER --out rank_list.png``.
+"""Draw rank lists of a run: ``python -m tools.rank_list RUN_FOLDER --out rank_list.jpg``.
 
 One row per query: the query and its nearest gallery images, framed green and solid if the identity is right, red and
 dashed if it is wrong. The run must have saved its features (``save_features true``).
@@ -26,7 +26,7 @@ RIGHT, WRONG, PAPER, INK = (0, 130, 60), (200, 40, 40), (255, 255, 255), (60, 60
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.rank_list", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, .jpg or .png")
     parser.add_argument("--queries", type=int, default=5, help="rows, from the best to the worst query (default 5)")
     parser.add_argument("--results", type=int, default=10, help="gallery images per row (default 10)")
     return parser.parse_args(argv)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     order = np.argsort([first_hit(features, *ranked) for ranked in lists], kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, arguments.queries).round().astype(int)]
     rows = [(query, results[: arguments.results]) for query, results in (lists[number] for number in chosen)]
-    draw(features, root, rows, arguments.results).save(arguments.out)
+    draw(features, root, rows, arguments.results).save(arguments.out, quality=90)
     print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")
     return 0
 

@@ -97,9 +97,12 @@ def _plain(features: Features, search: Search, device: torch.device) -> dict[str
 
 def _reranked(features: Features, search: Search, mser: MSER, device: torch.device) -> dict[str, SettingResult]:
     """Settings scored by MSER's distance."""
-    query = features.normalised(SPECTRA[:1], search.query, device)
-    pool = features.normalised(SPECTRA, search.pool, device)
-    reranker = Reranker(query, pool, mser, neighbours=search.neighbours)
+    reranker = Reranker(  # no local variables: the normalised features are freed when it is built
+        features.normalised(SPECTRA[:1], search.query, device),
+        features.normalised(SPECTRA, search.pool, device),
+        mser,
+        neighbours=search.neighbours,
+    )
     return _settings(search, features.identities, device, reranker.distance, reranker.reverse_distance)
 
 

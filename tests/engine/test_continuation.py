@@ -402,7 +402,7 @@ def test_two_processes_never_work_in_one_folder(whole_run, capsys, tmp_path):
     try:
         os.read(ready[0], 1)
         assert run_program(lambda: main(["--continue", str(folder), "--gpu", "cpu"])) == 2
-        assert "another process is at work there" in capsys.readouterr().err
+        assert "another process is using this folder" in capsys.readouterr().err
     finally:
         os.write(go_on[1], b"x")
         os.waitpid(child, 0)

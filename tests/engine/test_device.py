@@ -46,5 +46,5 @@ def test_too_little_memory_is_no_defect(capsys):
 
     assert run_program(main) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: the memory of the GPU does not suffice; lower ")
+    assert message.startswith("error: out of GPU memory; lower ")
     assert message.count("\n") == 1

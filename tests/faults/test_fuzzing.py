@@ -1,4 +1,4 @@
-"""The tools of the fuzzed tests."""
+"""Tests of the fuzzing helpers themselves."""
 
 import time
 
@@ -8,15 +8,15 @@ from tests.helpers.fuzzing import mutations
 from tests.helpers.limits import within
 
 
-def test_a_hang_is_no_damage():
-    """Code that takes any exception for a damaged file cannot take this one."""
+def test_code_that_catches_every_exception_cannot_hide_a_hang():
     with pytest.raises(pytest.fail.Exception, match="took more than 1 s"), within(1):
         try:
             time.sleep(3)
-        except Exception:  # noqa: BLE001 - as readers of images do
+        except Exception:  # noqa: BLE001 - as image readers do
             return
 
 
-def test_a_seed_gives_the_same_damage():
-    assert list(mutations(bytes(range(100)), 1, 40)) == list(mutations(bytes(range(100)), 1, 40))
-    assert list(mutations(bytes(range(100)), 1, 40)) != list(mutations(bytes(range(100)), 2, 40))
+def test_damage_depends_only_on_the_seed():
+    data = bytes(range(100))
+    assert list(mutations(data, 1, 40)) == list(mutations(data, 1, 40))
+    assert list(mutations(data, 1, 40)) != list(mutations(data, 2, 40))

@@ -1,92 +1,82 @@
-"""A layer under the files that a program writes, in which the n-th operation goes wrong."""
+"""Make the n-th file operation of a program fail."""
 
 import errno
 import os
-import pathlib
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-
-FULL = OSError(errno.ENOSPC, "No space left on device")
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from unittest.mock import patch
 
 
 class FaultyFiles:
-    """Counts openings, writes, flushes, renames and removals, and at number ``at`` fails with ``fault``.
-
-    A write that fails has put down the first half of what it was given.
-    """
+    """Records the names of file operations in ``done`` and calls ``fault`` at number ``at``, counted from 1."""
 
     def __init__(self, at: int, fault: Callable[[], None]):
-        self.at, self.fault, self.done = at, fault, 0
+        self.at, self.fault = at, fault
+        self.done: list[str] = []
 
-    def step(self, before: Callable[[], object] = lambda: None) -> None:
-        self.done += 1
-        if self.done == self.at:
-            before()
-            self.fault()
+    def fails_now(self, name: str) -> bool:
+        """Record an operation; whether it is the one that fails."""
+        self.done.append(name)
+        return len(self.done) == self.at
+
+    def wrap(self, name: str, operation: Callable) -> Callable:
+        def call(*arguments, **options):
+            if self.fails_now(name):
+                self.fault()
+            return operation(*arguments, **options)
+
+        return call
 
 
 class _File:
-    """An unbuffered file opened for writing: what is written is written."""
+    """An open file that flushes each write. A write that fails has written the first half of its data."""
 
-    def __init__(self, faults: FaultyFiles, path: pathlib.Path):
-        self.faults, self.raw = faults, _open(path, "wb", buffering=0)
+    def __init__(self, faults: FaultyFiles, file: BinaryIO):
+        self.faults, self.file = faults, file
 
-    def write(self, data) -> int:
-        data = bytes(data)
-        self.faults.step(lambda: self.raw.write(data[: len(data) // 2]))
-        return self.raw.write(data)
+    def write(self, data) -> None:
+        fails = self.faults.fails_now("write")
+        self.file.write(data[: len(data) // 2] if fails else data)
+        self.file.flush()
+        if fails:
+            self.faults.fault()
 
     def __getattr__(self, name: str):
-        return getattr(self.raw, name)
+        return getattr(self.file, name)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
-        self.raw.close()
-
-
-_open = pathlib.Path.open
+        self.file.close()
 
 
 @contextmanager
 def faulty_files(at: int, fault: Callable[[], None]) -> Iterator[FaultyFiles]:
-    """Within it, operations on files go through a :class:`FaultyFiles`; ``at`` 0 only counts them."""
+    """Inside this context, ``FaultyFiles`` sees each opening for writing, write, flush, rename and removal.
+
+    With ``at`` 0 none of them fails.
+    """
     faults = FaultyFiles(at, fault)
-    originals = {(os, "fsync"): os.fsync, (pathlib.Path, "replace"): None, (pathlib.Path, "unlink"): None}
+    original_open = Path.open
+    open_for_writing = faults.wrap("open", lambda path: _File(faults, original_open(path, "wb")))
 
-    def patch(owner, name):
-        original = getattr(owner, name)
-        originals[owner, name] = original
+    def opened(path: Path, mode: str = "r", *arguments, **options):
+        return open_for_writing(path) if mode == "wb" else original_open(path, mode, *arguments, **options)
 
-        def counted(*args, **kwargs):
-            faults.step()
-            return original(*args, **kwargs)
-
-        setattr(owner, name, counted)
-
-    def opened(path, mode="r", *args, **kwargs):
-        if mode != "wb":
-            return _open(path, mode, *args, **kwargs)
-        faults.step()
-        return _File(faults, path)
-
-    for owner, name in list(originals):
-        patch(owner, name)
-    pathlib.Path.open = opened
-    try:
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(Path, "open", opened))
+        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            patches.enter_context(patch.object(owner, name, faults.wrap(name, getattr(owner, name))))
         yield faults
-    finally:
-        pathlib.Path.open = _open
-        for (owner, name), original in originals.items():
-            setattr(owner, name, original)
 
 
-def full() -> None:
-    raise FULL
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def kill() -> None:
-    with suppress(ProcessLookupError):
-        os.kill(os.getpid(), signal.SIGKILL)
+def kill_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

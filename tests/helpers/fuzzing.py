@@ -1,4 +1,4 @@
-"""Damaged copies of valid files, the same ones for the same seed, and what reading them comes to."""
+"""Damaged copies of valid files, repeatable by seed, and helpers that check how they are read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,20 +9,20 @@ import pytest
 from tests.helpers.limits import within
 from utils.run.errors import UserError
 
-SECONDS = 5  # that a case may take; a hundred times what any needs
+SECONDS = 5  # time limit of a case, a hundred times what the slowest needs
 
 Random = np.random.Generator
 
 
 def mutations(data: bytes, seed: int, count: int) -> Iterator[bytes]:
-    """``count`` damaged copies of ``data``: cut, with bytes flipped, zeroed, filled, moved, doubled, lost or added."""
+    """Yield ``count`` damaged copies of ``data``, each with one of the kinds of damage below."""
     for number in range(count):
         random = np.random.default_rng((seed, number))
         damage = DAMAGES[number % len(DAMAGES)]
         yield bytes(damage(bytearray(data), random))
 
 
-def _cut(data: bytearray, random: Random) -> bytearray:
+def _truncate(data: bytearray, random: Random) -> bytearray:
     return data[: random.integers(len(data))]
 
 
@@ -32,8 +32,8 @@ def _flip_bits(data: bytearray, random: Random) -> bytearray:
     return data
 
 
-def _flip_head(data: bytearray, random: Random) -> bytearray:
-    """Where formats keep sizes and counts."""
+def _change_header(data: bytearray, random: Random) -> bytearray:
+    """Change bytes of the header, where formats store sizes and counts."""
     for position in random.integers(min(len(data), 256), size=random.integers(1, 5)):
         data[position] = random.integers(256)
     return data
@@ -46,38 +46,38 @@ def _zero(data: bytearray, random: Random) -> bytearray:
 
 
 def _fill(data: bytearray, random: Random) -> bytearray:
-    """With the largest values, as sizes often are attacked."""
+    """Set bytes to 255, the largest value of a size."""
     start = random.integers(len(data))
     end = min(start + random.integers(1, 9), len(data))
     data[start:end] = b"\xff" * (end - start)
     return data
 
 
-def _splice(data: bytearray, random: Random) -> bytearray:
-    """One range over another place."""
+def _overwrite(data: bytearray, random: Random) -> bytearray:
+    """Copy one range over another."""
     start, end = _range(data, random)
     target = random.integers(len(data))
     data[target : target + end - start] = data[start:end]
     return data
 
 
-def _double(data: bytearray, random: Random) -> bytearray:
+def _repeat(data: bytearray, random: Random) -> bytearray:
     start, end = _range(data, random)
     return data[:end] + data[start:]
 
 
-def _lose(data: bytearray, random: Random) -> bytearray:
+def _remove(data: bytearray, random: Random) -> bytearray:
     start, end = _range(data, random)
     return data[:start] + data[end:]
 
 
-def _add_noise(data: bytearray, random: Random) -> bytearray:
+def _insert(data: bytearray, random: Random) -> bytearray:
     position = random.integers(len(data) + 1)
     return data[:position] + random.bytes(random.integers(1, 65)) + data[position:]
 
 
 DAMAGES: tuple[Callable[[bytearray, Random], bytearray], ...] = (
-    _cut, _flip_bits, _flip_head, _zero, _fill, _splice, _double, _lose, _add_noise,
+    _truncate, _flip_bits, _change_header, _zero, _fill, _overwrite, _repeat, _remove, _insert,
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _range(data: bytearray, random: Random) -> tuple[int, int]:
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """``read`` or ``refused``; every other exception, more than one line, or a hang is a failure."""
+    """Return ``read`` or ``refused`` (UserError in one line); another exception or a hang fails the test."""
     with within(SECONDS):
         try:
             call()
@@ -98,7 +98,7 @@ def outcome(call: Callable[[], object]) -> str:
 
 
 def why(call: Callable, *values, **options) -> str:
-    """The one line with which the call refuses."""
+    """The message of the UserError that the call must raise; it must be one line."""
     with pytest.raises(UserError) as error:
         call(*values, **options)
     message = str(error.value)
@@ -107,4 +107,5 @@ def why(call: Callable, *values, **options) -> str:
 
 
 def report(tally, form: str, found: Counter) -> None:
+    """Add the number of damaged files to the table at the end of the test run."""
     tally(sum(found.values()), f"damaged {form} files: {found['read']} read, {found['refused']} refused")

@@ -9,7 +9,10 @@ import pytest
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Fail what hangs; not by an ``Exception``, which the code that hangs might take for damage of a file."""
+    """Fail the test if the code takes longer.
+
+    ``pytest.fail`` raises a ``BaseException``, so code that catches ``Exception`` cannot take it for a damaged file.
+    """
 
     def late(*_):
         pytest.fail(f"took more than {seconds} s")

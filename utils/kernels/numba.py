@@ -1,15 +1,40 @@
 """The inner loops of scoring, compiled by numba, for tensors on the CPU; :mod:`utils.kernels.torch` documents them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import config, njit, prange
 from torch import Tensor
 
-from utils.kernels.compiled import compiled
 from utils.kernels.torch import Ranks
 
 LANES = 128  # gallery rows that are compared with a query row at a time, by vector instructions
 UNROLLED = 4  # candidates whose minima are added up before the sum is stored
+
+# numba's own threads: with OpenMP, the first call would change the number of threads that torch computes with, and so
+# the rounding of a training that goes on after it
+config.THREADING_LAYER = "workqueue"
+
+
+def compiled(function: Callable) -> Callable:
+    """``function`` as machine code with parallel loops, cached on the disk.
+
+    Compiled again where the cache is damaged, and each time where there is no folder to write it to.
+    """
+    fresh = njit(parallel=True, nogil=True)(function)
+    try:
+        cached = njit(parallel=True, nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder can be written to
+        return fresh
+
+    def call(*arguments):
+        try:
+            return cached(*arguments)
+        except Exception:  # a damaged cache raises errors of many types; those of the function itself come again
+            return fresh(*arguments)
+
+    return call
 
 
 def smallest(values: Tensor, count: int) -> Tensor:

@@ -1,7 +1,14 @@
-"""How every program of the project ends.
+"""Run a program's ``main`` and turn errors into exit codes.
 
-0 when all went well, 2 with one line for an error of the user's or a full disk, 130 or 143 where ctrl-C or SIGTERM
-ended it; a traceback is a defect.
+====  ==============================================================================================
+code  meaning
+====  ==============================================================================================
+0     success
+1     a bug, with its traceback
+2     a user or environment error, in one line: wrong arguments, a full disk, out of GPU memory
+130   stopped by ctrl-C (SIGINT)
+143   stopped by SIGTERM
+====  ==============================================================================================
 """
 
 import argparse
@@ -11,7 +18,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 import torch
@@ -20,51 +26,67 @@ from utils.run.errors import Stopped, UserError
 from utils.run.interruption import stop_on_signals
 
 logger = logging.getLogger(__name__)
-logger.addHandler(logging.NullHandler())  # without a log, errors are printed once
+logger.addHandler(logging.NullHandler())  # without it, logging would print errors a second time if there is no log
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+WRITE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE,
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage before it; ``--help`` shows that."""
+    """An argument parser that reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
 
 def run_program(main: Callable[[], int]) -> int:
-    """Run ``main`` and return the exit code; why it failed goes to the log, too, if there is one."""
+    """Call ``main`` and return the exit code. Errors are printed to standard error and logged."""
+    code = _run(main)
     try:
-        with stop_on_signals():
-            return main()
-    except UserError as error:
-        return _end(f"error: {one_line(error)}", 2)
-    except (Stopped, KeyboardInterrupt) as stop:
-        stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
-        return _end(str(stop), 128 + stop.number)
-    except BrokenPipeError:  # the reader of our output is gone; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        print(end="", flush=True)  # does nothing if there is no standard output
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            logger.error("stopped by a defect of the program", exc_info=True)
-            raise
-        return _end(f"error: {error.filename or 'a file'}: {error.strerror}; what was written before is intact", 2)
-    except torch.OutOfMemoryError:
-        advice = "lower p_size, k_size or batch_size in training, test_batch_size in testing, or set another cache"
-        return _end(f"error: the memory of the GPU does not suffice; {advice}", 2)
-    except Exception:
-        logger.error("stopped by a defect of the program", exc_info=True)
-        raise
-
-
-def _end(message: str, code: int) -> int:
-    with suppress(UserError):  # a log that cannot be written may be why the program ends
-        logger.error("%s", message)
-    print(message, file=sys.stderr)
+        # Python flushes again when it exits; that would fail and change the exit code to 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            _report(f"error: standard output: {error.strerror}")
+            return 2
     return code
 
 
+def _run(main: Callable[[], int]) -> int:
+    try:
+        with stop_on_signals():
+            return main()
+    except (Stopped, KeyboardInterrupt) as stop:
+        stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        _report(str(stop))
+        return 128 + stop.number
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            logger.exception("stopped by a bug")
+            raise
+        _report(f"error: {message}")
+        return 2
+
+
+def _user_message(error: Exception) -> str | None:
+    """What to tell the user, in one line; None for a bug."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of GPU memory; lower p_size, k_size or batch_size (test_batch_size in testing), or change cache"
+    if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        return f"{error.filename or 'a file or standard output'}: {error.strerror}; files written before are intact"
+    return None
+
+
+def _report(message: str) -> None:
+    logger.error("%s", message)
+    print(message, file=sys.stderr)
+
+
 def one_line(error: Exception) -> str:
-    """The message alone, where a loader process wrapped it in its own traceback."""
+    """The message of ``error``, without the traceback that torch puts before it in a loader process."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

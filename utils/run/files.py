@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one, and a folder that one process alone may write to."""
+"""Atomic writes and the lock of a folder."""
 
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from utils.run.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # not on Windows: nothing is locked there
+except ImportError:  # Windows: folders are not locked
     fcntl = None
 
 PARTIAL = ".partial"
@@ -18,70 +19,75 @@ LOCK = ".lock"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have ``write`` fill a file beside ``path``, flush and rename it; on failure ``path`` is as before.
+    """Write a file whole or not at all.
+
+    ``write`` fills a temporary file in the same folder, which is flushed to disk and then renamed to ``path``. If
+    anything fails, ``path`` is as before.
 
     Raises:
-        UserError: the file cannot be written: a full disk, a folder that is read-only or gone.
+        UserError: the file cannot be written, for example because the disk is full or the folder read-only.
     """
-    beside = path.with_name(f".{path.name}{PARTIAL}")
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
-        try:
-            with beside.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            _flush_folder(path.parent)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or allow writing there; what was written"
-            " before is intact"
-        ) from None
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _flush_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            message = f"{path}: cannot be written ({why}); free some space or allow writing; earlier files are intact"
+            raise UserError(message) from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` in UTF-8; bytes of a path that no character stands for are written as escapes."""
+    """Write ``text`` atomically, in UTF-8; characters that UTF-8 cannot encode are written as escapes."""
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, content: object) -> None:
+    """Write ``content`` atomically as JSON."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove the temporary files of a process that was killed while it wrote."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 class FolderLock:
-    """A folder's lock, held until the process ends, however it ends; not handed on to the processes that it starts.
+    """Lock a folder until :meth:`release` or the end of this process, even if it is killed.
+
+    Child processes do not hold the lock.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock, or the folder is not writable.
     """
 
     def __init__(self, folder: Path):
         try:
             self.file = (folder / LOCK).open("w")
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written to ({error.strerror}); allow it, or make room") from None
+            raise UserError(f"{folder}: not writable ({error.strerror}); free some space or allow writing") from None
         try:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.file.close()
-            raise UserError(f"{folder}: another process is at work there; wait for it, or end it") from None
+            raise UserError(f"{folder}: another process is using this folder; wait for it or stop it") from None
 
     def release(self) -> None:
         self.file.close()
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk, too, where folders can be opened."""
+    """Flush a rename to disk, on systems where a folder can be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

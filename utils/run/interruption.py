@@ -1,37 +1,47 @@
-"""SIGINT and SIGTERM: when they end a program, and how they wait until it is at a point from which it can go on."""
+"""What SIGINT (ctrl-C) and SIGTERM do: stop at once, or wait until the training state can be saved."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from utils.run.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LINGER_SECONDS = 20  # schedulers give about half a minute before they kill
+WORKER_SECONDS = 20  # job schedulers send SIGKILL about 30 s after SIGTERM
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Within it, a signal raises ``Stopped`` wherever the program is."""
+    """Inside this context, a signal raises ``Stopped`` at once."""
     with _handling(_stop):
         yield
 
 
 class Interruption:
-    """Within it, a first signal is only noted, for the program to look at; a second one raises ``Stopped`` at once."""
+    """Delay a signal until the program can save its state.
+
+    Attributes:
+        received: the number of the first signal, None before.
+    """
 
     received: int | None = None
 
     @contextmanager
     def noted(self) -> Iterator["Interruption"]:
+        """Inside this context, the first signal only sets ``received``; the second one raises ``Stopped``."""
         with _handling(self._note):
             yield self
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Within it, nothing would be lost: a signal raises ``Stopped`` at once, also one that was noted before."""
+        """Inside this context, a signal raises ``Stopped`` at once; so does one that was received before.
+
+        For long work that changes nothing, such as an evaluation.
+        """
         if self.received:
             raise Stopped(self.received)
         with _handling(_stop):
@@ -43,16 +53,20 @@ class Interruption:
         self.received = number
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """For loader processes: ctrl-C and job schedulers signal whole groups of processes, and a training has to finish
-    its step, for which it needs its loaders. They end some time after a first SIGTERM, and at once with a second."""
+def ignore_signals_in_worker(worker: int) -> None:
+    """Keep a loader process alive when a signal goes to the whole process group; a ``worker_init_fn``.
 
-    def linger(number: int, frame: FrameType | None) -> None:
+    Terminals and job schedulers send signals to every process of a job, but the main process needs its loaders to
+    finish the step. SIGINT is ignored. After SIGTERM the loader ends within ``WORKER_SECONDS``; a second one ends it at
+    once.
+    """
+
+    def end_later(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.alarm(LINGER_SECONDS)
+        signal.alarm(WORKER_SECONDS)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, linger)
+    signal.signal(signal.SIGTERM, end_later)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -60,8 +74,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _handling(handler) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+def _handling(handler: Handler) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python sets handlers in the main thread only
         yield
         return
     before = {number: signal.signal(number, handler) for number in SIGNALS}

@@ -1,4 +1,4 @@
-"""What a result was made with: package versions and the commit."""
+"""Package versions and the commit of the code, saved with every result."""
 
 import platform
 import subprocess
@@ -9,7 +9,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-ignite", "torchsort", "numpy", "sci
 
 
 def versions() -> dict[str, str]:
-    """Python, platform and the packages that decide a result."""
+    """Versions of Python, the platform and the packages that results depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this checkout, with ``+changes`` where it has some; ``unknown`` outside of one."""
+    """The commit hash of the code, with ``+changes`` if tracked files were changed; ``unknown`` without git."""
 
     def git(*arguments: str) -> str:
         here = Path(__file__).parent
