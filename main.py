@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from configs import check_resume, get_config, get_continued_config
@@ -28,7 +27,7 @@ from engine.evaluator import Evaluator, require_testable
 from engine.state import has_states
 from engine.step import Training
 from engine.trainer import train
-from models import build_initial_model, build_model, load_weights
+from models import MCJA, build_initial_model, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from utils.results import Results, markdown_table, means, trials
 from utils.run.cli import Parser, run_program
@@ -92,7 +91,7 @@ class Run(NamedTuple):
 class Parts(NamedTuple):
     """What a run works with."""
 
-    model: nn.Module
+    model: MCJA
     training: Training | None  # None if the run only tests
     evaluator: Evaluator
     notes: list[str]  # for the log
@@ -121,13 +120,13 @@ def build(run: Run) -> Parts:
     training = build_training(cfg, model, train_set, device, seed=run.seed) if train_set else None
     evaluator = build_evaluator(cfg, test_set, device)
     if training:
-        notes += [training.dataset.summary(), f"  images: {training.loader.dataset.source}"]
+        notes += [training.dataset.summary(), f"  images: {training.source}"]
         notes.append(f"losses: {training.criterion}; {training.precision} on {describe_device(device)}")
     notes += [test_set.summary(), f"  images: {evaluator.extractor.source}"]
     return Parts(model, training, evaluator, notes)
 
 
-def initial_model(run: Run) -> tuple[nn.Module, list[str]]:
+def initial_model(run: Run) -> tuple[MCJA, list[str]]:
     """The network that a run starts with, and what the log should say of its weights."""
     if run.folder and any(run.folder.path.glob("*.pth")):
         raise UserError(f"--continue: {run.folder.path} holds models, but no training state; start a new run")
@@ -137,7 +136,7 @@ def initial_model(run: Run) -> tuple[nn.Module, list[str]]:
     return model, [note for note in (weights, origin) if note]
 
 
-def restorable_model(run: Run) -> tuple[nn.Module, list[str]]:
+def restorable_model(run: Run) -> tuple[MCJA, list[str]]:
     """The network of a run that continues; its weights come from the training state."""
     return build_model(run.cfg, pretrained="none"), []
 
@@ -183,7 +182,7 @@ def test_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, Results]:
     return results
 
 
-def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, nn.Module]:
+def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, MCJA]:
     """The best and the last model; a single one if they are equal, or if no epoch was evaluated."""
     last = parts.model
     save_state(last.state_dict(), folder / LAST)

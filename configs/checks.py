@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -28,7 +28,7 @@ CHOICES: dict[str, Collection[str]] = {
 class Rule(NamedTuple):
     """What a value must satisfy, and how a message says it."""
 
-    holds: Callable[[object], bool]
+    holds: Callable[[Any], bool]
     meaning: str
 
 

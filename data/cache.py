@@ -211,7 +211,7 @@ def _write(file: CacheFile, chunks: Iterable[Tensor]) -> None:
         with partial.open("xb") as opened:
             opened.write(file.header)
             for chunk in chunks:
-                opened.write(chunk.numpy())
+                opened.write(chunk.numpy().data)
             opened.flush()
             os.fsync(opened.fileno())
         partial.replace(path)

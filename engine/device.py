@@ -1,9 +1,13 @@
 """The device that a run computes on."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from utils.run.errors import UserError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def select_device(gpu: str = "auto") -> torch.device:
@@ -35,11 +39,12 @@ def _current(index: int) -> torch.device:
     return device
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: Model, device: torch.device) -> Model:
     """Move ``model`` to ``device``, in the memory format that is fast there."""
+    model.to(device)
     if device.type == "cuda":  # tensor cores need channels-last
-        return model.to(device, memory_format=torch.channels_last)
-    return model.to(device)
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def describe_device(device: torch.device) -> str:

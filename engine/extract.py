@@ -38,9 +38,15 @@ class Extractor:
         dtype: torch.dtype | None = None,
     ):
         self.dataset, self.source, self.device, self.dtype = dataset, source, device, dtype
-        options = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": device.type == "cuda"}
         self.loaders: dict[str, Loader] = {
-            modality: ordered_loader(dataset, source, np.flatnonzero(chosen).tolist(), **options)
+            modality: ordered_loader(
+                dataset,
+                source,
+                np.flatnonzero(chosen).tolist(),
+                batch_size=batch_size,
+                num_workers=num_workers,
+                pin_memory=device.type == "cuda",
+            )
             for modality, chosen in (("infrared", dataset.infrared), ("visible", ~dataset.infrared))
             if chosen.any()
         }
@@ -48,17 +54,17 @@ class Extractor:
     def __call__(self, model: nn.Module, *, all_spectra: bool) -> Features:
         """Float32 features in the order of the data set; only of the original images unless ``all_spectra``."""
         spectra = SPECTRA if all_spectra else SPECTRA[:1]
-        features: np.ndarray | None = None
         was_training = model.training
         model.eval()
-        for modality, loader in self.loaders.items():
-            own = spectra if modality == "visible" else SPECTRA[:1]
-            positions, embeddings = self._forward_all(model, loader, own, modality)
-            if features is None:
-                features = np.empty((len(spectra), len(self.dataset), embeddings.shape[2]), dtype=np.float32)
-            features[:, positions] = embeddings  # infrared images have one spectrum, which is copied to all
+        parts = [
+            self._forward_all(model, loader, spectra if modality == "visible" else SPECTRA[:1], modality)
+            for modality, loader in self.loaders.items()
+        ]
         model.train(was_training)
-        dataset = self.dataset
+        dataset, dimensions = self.dataset, parts[0][1].shape[2]
+        features = np.empty((len(spectra), len(dataset), dimensions), dtype=np.float32)
+        for positions, embeddings in parts:
+            features[:, positions] = embeddings  # infrared images have one spectrum, which is copied to all
         return Features(dataset.paths, dataset.identities, dataset.cameras, dict(zip(spectra, features, strict=True)))
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Stop on NaN or infinite loss."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +20,10 @@ class FiniteLoss:
     Losses are checked on the device. The result is fetched only by ``require``, because fetching waits for the device.
 
     Args:
-        paths: of all training images.
+        paths: (N,) of all training images.
     """
 
-    def __init__(self, sampler: EpochSampler, paths: Sequence[str], progress: Progress, device: torch.device):
+    def __init__(self, sampler: EpochSampler, paths: np.ndarray, progress: Progress, device: torch.device):
         self.sampler, self.paths, self.progress = sampler, paths, progress
         self.first = torch.zeros((), dtype=torch.long, device=device)  # iteration of the epoch, from 1; 0: none
 

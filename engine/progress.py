@@ -83,9 +83,11 @@ class Progress:
         """Whether this is the best rank-1 so far. Of equal ones the first counts."""
         return self.best is None or score.rank1 > self.best.rank1
 
-    def set_best(self, score: TrialScore, model: nn.Module) -> None:
+    def set_best(self, score: TrialScore, model: nn.Module) -> Best:
+        """Keep a copy of the model's weights as the best model."""
         weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
         self.best = Best(self.epoch, score.rank1, weights)
+        return self.best
 
     def state_dict(self) -> dict:
         return {

@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ FORMAT = 2
 class Stateful(Protocol):
     def state_dict(self) -> Mapping: ...
 
-    def load_state_dict(self, state: Mapping) -> object: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
 class RandomStates:
@@ -41,7 +41,7 @@ class RandomStates:
         kind, keys, *rest = np.random.get_state()
         return {
             "python": random.getstate(),
-            "numpy": (kind, keys.tolist(), *rest),
+            "numpy": (kind, keys.tolist(), *rest),  # type: ignore[attr-defined]  # numpy's hint: a dict
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }

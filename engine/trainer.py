@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, training: Training, schedule: Schedule, folder: Path):
         self.training, self.schedule, self.folder = training, schedule, folder
-        self.sampler = training.loader.batch_sampler
+        self.sampler = training.sampler
         self.progress = Progress()
         self.interruption = Interruption()
         self.finite = FiniteLoss(self.sampler, training.dataset.paths, self.progress, training.device)
@@ -161,7 +161,7 @@ class Trainer:
 
     def epoch_metrics(self) -> dict[str, float]:
         seconds = self.progress.elapsed()
-        images = sum(map(len, self.sampler.batches))
+        images = self.sampler.batches.size
         return {
             "epoch": self.progress.epoch,
             "lr": self.training.optimizer.param_groups[0]["lr"],
@@ -182,8 +182,8 @@ class Trainer:
             raise
         self.report.evaluation(score, epoch=self.progress.epoch)
         if self.progress.is_best(score):
-            self.progress.set_best(score, self.training.model)
-            save_state(self.progress.best.weights, self.folder / BEST)
+            best = self.progress.set_best(score, self.training.model)
+            save_state(best.weights, self.folder / BEST)
         return score._asdict()
 
     def record(self, row: dict[str, float]) -> None:

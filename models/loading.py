@@ -66,6 +66,7 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     Raises:
         UserError: the file cannot be read, or nothing in it fits.
     """
+    state: Mapping[str, Tensor]
     if isinstance(path_or_state_dict, str | Path):
         source, state = str(path_or_state_dict), read_state_dict(path_or_state_dict)
     else:

@@ -11,7 +11,7 @@ def as_tensor(values: np.ndarray | Tensor) -> Tensor:
     """A tensor without its graph, or an array as a CPU tensor, without a copy where torch can share its memory."""
     if isinstance(values, Tensor):
         return values.detach()
-    values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements="CW")
+    values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements=["C", "W"])
     return torch.from_numpy(values)
 
 
