@@ -3,9 +3,15 @@
 import os
 import signal
 
-if __name__ == "__main__":  # importing torch takes seconds; a signal then ends the program with one line, too
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: (os.write(2, b"stopped while starting\n"), os._exit(128 + number)))
+
+def stop_while_starting(number: int, frame: object) -> None:
+    os.write(2, b"stopped while starting\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # importing torch takes seconds
+    signal.signal(signal.SIGINT, stop_while_starting)
+    signal.signal(signal.SIGTERM, stop_while_starting)
 
 import argparse
 import logging
@@ -15,8 +21,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from yacs.config import CfgNode
+import utils  # noqa: F401 - before torch: it configures OpenMP
+
+import torch  # isort: skip
+from yacs.config import CfgNode  # isort: skip
 
 from configs import check_resume, get_config, get_continued_config
 from data import build_dataset

@@ -33,9 +33,9 @@ from data.cache import device_source, disk_source
 from data.datasets.base import ReIDDataset, Sample
 from data.datasets.images import ImageFiles, ImageSource
 from data.loaders import ordered_loader
-from data.transfer import send
 from utils.protocols import ImageTable, Search
 from utils.run.cli import Parser, run_program
+from utils.tensors import send
 
 SIZE = (384, 192)
 SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # SYSU-MM01's boxes vary about like this

@@ -11,8 +11,7 @@ from data.samplers import SAMPLERS
 from losses import LOSSES
 from losses.soft_rank import BACKENDS
 from models.resnet import BACKBONES
-from utils.run.errors import UserError
-from utils.run.messages import shown
+from utils.run.errors import UserError, shown
 
 CHOICES: dict[str, Collection[str]] = {
     "sample_method": SAMPLERS,

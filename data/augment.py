@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.hue import adjust_hue
-from data.transfer import send
 from data.vimc import channel_cutmix, spectrum_jitter, weighted_grayscale
+from utils.tensors import send
 
 NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to the colours of an image
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

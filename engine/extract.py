@@ -12,8 +12,8 @@ from data.augment import normalise
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader, ordered_loader
-from data.transfer import send
 from utils.features import SPECTRA, Features
+from utils.tensors import send
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from engine.checkpoints import save_state
-from utils.run.errors import UserError
-from utils.run.messages import reason
+from utils.run.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,11 @@ from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader
 from data.samplers import EpochSampler
-from data.transfer import send
 from engine.precision import ApexPrecision, TorchPrecision
 from losses.criterion import Criterion
 from models import MCJA
 from utils.run.errors import UserError
-from utils.tensors import at_least_float32
+from utils.tensors import at_least_float32, send
 
 Step = Callable[[Batch], dict[str, Tensor]]
 

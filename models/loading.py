@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.run.errors import UserError
-from utils.run.messages import reason, shown_name
+from utils.run.errors import UserError, reason, shown_name
 
 logger = logging.getLogger(__name__)
 

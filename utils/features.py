@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.run.errors import UserError
+from utils.run.errors import UserError, reason
 from utils.run.files import write_atomically
-from utils.run.messages import reason
 from utils.tensors import as_tensor
 
 MAX_COMPRESSION = 50  # of files that unpack to more than UNCHECKED_BYTES; real features reach about 1.1

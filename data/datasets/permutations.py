@@ -9,8 +9,7 @@ import numpy as np
 import scipy.io
 
 from data.datasets.lists import file_problem, require
-from utils.run.errors import UserError
-from utils.run.messages import reason
+from utils.run.errors import UserError, reason
 
 TRIALS = 10
 VARIABLE = "rand_perm_cam"
