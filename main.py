@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(arguments)
     parts = build(run)  # whatever can fail because of the input comes before a new run folder is made
     folder = start(run, parts, arguments)
-    with folder.removed_if_empty(), closing(parts.evaluator):
+    with folder.removed_if_nothing_was_trained(), closing(parts.evaluator):
         try:
             best_epoch = train_model(run.cfg, parts, folder.path)
             results = test_models(run.cfg, parts, folder.path)

@@ -111,7 +111,7 @@ def whole_run(regdb_root, tmp_path_factory) -> Path:
     return run(folder, *arguments(folder, "regdb", regdb_root))
 
 
-KERNELS = ["utils.kernels.torch", "utils.kernels.numba"]
+KERNELS = ["utils.kernels.torch_kernels", "utils.kernels.numba_kernels"]
 
 
 @pytest.fixture(params=KERNELS)

@@ -1,4 +1,7 @@
-"""``make demo``: render a synthetic SYSU-MM01, train ``configs/demo.yml`` on it, test it plain and re-ranked."""
+"""``make demo``: render a synthetic SYSU-MM01, train ``configs/demo.yml`` on it, test it plain and re-ranked.
+
+Runs from the root of the repository.
+"""
 
 import json
 import subprocess
@@ -15,7 +18,7 @@ from utils.run.files import write_json
 
 CONFIG = "configs/demo.yml"
 SEED = 8
-# many people with few images each: accuracy on new people depends on how many others were learned from
+# many identities with few images: accuracy on new identities grows with the number of training identities
 DATA: dict[str, Any] = {"identities": 480, "images_per_camera": 2, "test_identities": 30, "seed": SEED}
 
 
@@ -29,14 +32,14 @@ def main() -> int:
 
 def render(root: Path) -> None:
     """Render the synthetic pedestrians below ``root``, unless an earlier demo did."""
-    receipt = root / "demo.json"  # written last
-    if receipt.exists() and json.loads(receipt.read_text()) == DATA:
+    marker = root / "demo.json"  # written last
+    if marker.exists() and json.loads(marker.read_text()) == DATA:
         return
     if root.exists():
         raise UserError(f"{root}: not what this demo renders, or not complete; remove it with `make clean-demo`")
     print(f"rendering synthetic pedestrians in the layout of SYSU-MM01 to {root}", flush=True)
     make_synthetic("sysu", root, **DATA, workers=2, progress=True)
-    write_json(receipt, DATA)
+    write_json(marker, DATA)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Check whether a run can start: ``python -m tools.doctor --cfg FILE [--full] [KEY VALUE ...]``.
+"""Check whether a run can start: ``python -m tools.doctor --cfg FILE [--gpu 0] [--full] [KEY VALUE ...]``.
 
 Prints one line per finding, at most 20 of a kind. Exits with 0 if a run can start, else with 2.
 """
@@ -38,10 +38,10 @@ from utils.run.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 SHARED_MEMORY = Path("/dev/shm")
-MAX_LINES = 20  # of one check; the rest is counted
-# in sizes of the model: the best, the last and three recent models; two training states and one that is being written,
-# each of which holds the weights, two moments of each, and the best weights
-CHECKPOINTS = 5 + 3 * 4
+MAX_LINES = 20  # printed per check; the others are counted
+# Disk space of a run in units of the model size: five checkpoints (best, last and three recent ones) and three training
+# states (one of which is being written), each with the weights, two moments per weight, and the best weights.
+RUN_MODEL_SIZES = 5 + 3 * 4
 PREFETCHED = 2  # batches that each worker keeps ready
 
 
@@ -50,7 +50,7 @@ class Report:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._printed: set[str] = set()  # both splits find problems that they share
+        self._printed: set[str] = set()  # the two splits may report the same problem
 
     def ok(self, text: str) -> None:
         self._add("ok", [text])
@@ -131,9 +131,9 @@ def check_packages(report: Report) -> None:
         if _numbers(present) >= _numbers(least):
             found.append(f"{name} {present}")
         elif name == "numba":
-            report.warning(f"numba: {present}, {least} or newer is needed; without it scoring is about 20 times slower")
+            report.warning(f"numba: {present}, {least} or newer is needed; without it scoring is slow")
         else:
-            report.error(f"{name}: {present}, {least} or newer is needed; run `make environment`")
+            report.error(f"{name}: {present}, {least} or newer is needed; run `make setup`")
     report.ok(f"packages: {', '.join(found)}")
 
 
@@ -159,7 +159,7 @@ def check_device(report: Report, cfg: CfgNode, gpu: str) -> torch.device:
 
 
 def check_model(report: Report, cfg: CfgNode, device: torch.device) -> nn.Module:
-    """The network with its first weights, or random ones if those are missing. Downloads ImageNet weights."""
+    """The network with its initial weights, or with random ones if they are missing. Downloads ImageNet weights."""
     model = None
     with report.errors():
         origin = check_resume(cfg)
@@ -171,7 +171,8 @@ def check_model(report: Report, cfg: CfgNode, device: torch.device) -> nn.Module
     model = place(model or build_model(cfg, pretrained="none"), device)
     keys = ("fp16", "amp_dtype", "amp_backend")
     with report.errors():
-        precision = build_precision(model, SGD(model.parameters()), device, **{key: cfg[key] for key in keys})
+        optimizer = SGD(model.parameters())  # apex needs an optimiser; any will do
+        precision = build_precision(model, optimizer, device, **{key: cfg[key] for key in keys})
         report.ok(f"precision: {precision}")
     return model
 
@@ -210,7 +211,7 @@ def _check_counts(report: Report, dataset: ReIDDataset) -> None:
 
 
 def _check_images(report: Report, cfg: CfgNode, dataset: ReIDDataset) -> ReIDDataset:
-    """Decode every image; the data set without those that a run would leave out."""
+    """Decode every image. Returns the data set without the images that a run would leave out."""
     reasons = find_unreadable(dataset, cfg.image_size, num_workers=cfg.num_workers)
     if not reasons:
         report.ok(f"{dataset.split} images: {len(dataset):,} decoded")
@@ -224,22 +225,22 @@ def _check_images(report: Report, cfg: CfgNode, dataset: ReIDDataset) -> ReIDDat
 
 def _check_modalities(report: Report, dataset: ReIDDataset) -> None:
     sides = [set(dataset.identities[dataset.infrared == side].tolist()) for side in (False, True)]
-    lone = sorted(sides[0] ^ sides[1])
-    if lone:
+    single_modality = sorted(sides[0] ^ sides[1])
+    if single_modality:
         report.warning(
-            f"{dataset.name} {dataset.split}: {len(lone)} identities have images of one modality only, the first is"
-            f" {lone[0]}; they have no cross-modality matches"
+            f"{dataset.name} {dataset.split}: identities with images of one modality only: {len(single_modality)},"
+            f" the first is {single_modality[0]}; they have no cross-modality matches"
         )
 
 
 def check_memory(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], device: torch.device) -> None:
-    """Memory of the cache, cores, and the shared memory that workers pass batches through."""
+    """Memory for the cache, cores for the workers, and shared memory for their batches."""
     image_bytes = 3 * math.prod(cfg.image_size)
     if cfg.cache == "device":
         with report.errors():
             needed = sum(map(len, datasets)) * image_bytes
             require_memory(needed, device)
-            report.ok(f"cache: {cfg.cache!r} needs {gigabytes(needed)}, which are free")
+            report.ok(f"cache: {cfg.cache!r} needs {gigabytes(needed)}; enough is free")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cfg.num_workers > cores:
         report.warning(f"num_workers: {cfg.num_workers}, more than the {cores} cores; lower it")
@@ -255,16 +256,16 @@ def check_memory(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], 
 
 
 def check_disks(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], model: nn.Module) -> None:
-    """Folders that can be written to, with enough free space on their disks."""
+    """Whether the folders can be written to and their disks have enough free space."""
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # (key, folder, bytes)
-    needs = [("output_dir", Path(cfg.output_dir) / cfg.dataset, 0 if cfg.test_only else CHECKPOINTS * size)]
+    needs = [("output_dir", Path(cfg.output_dir) / cfg.dataset, 0 if cfg.test_only else RUN_MODEL_SIZES * size)]
     if cfg.cache == "disk":
         with report.errors():
             files = [CacheFile(dataset, cfg.image_size, cache_folder(cfg)) for dataset in datasets]
             missing = sum(file.bytes for file in files if not file.is_current())
             needs.append(("cache_dir", cache_folder(cfg), missing))
-    on_disk: Counter[int] = Counter()  # bytes needed of each disk so far
+    on_disk: Counter[int] = Counter()  # disk -> bytes needed so far
     for key, folder, needed in needs:
         with report.errors():
             existing = _require_writable(folder, key)
@@ -279,7 +280,7 @@ def check_disks(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], m
 
 
 def _require_writable(folder: Path, key: str) -> Path:
-    """The folder, or the nearest existing one above it. Nothing is left there."""
+    """Return the folder, or the nearest existing one above it, if it can be written to. No file is left there."""
     existing = folder
     try:
         while not existing.exists():

@@ -1,4 +1,4 @@
-"""Renders a synthetic data set of pedestrians: python -m tools.make_synthetic --layout sysu --root DIR"""
+"""Render a synthetic data set of pedestrians: python -m tools.make_synthetic --layout sysu --root DIR"""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Score saved features: ``python -m tools.score FEATURES.npz --dataset sysu --data-root DIR --json OUT.json``.
 
-FEATURES holds the arrays paths, identities, cameras, original, red, green and blue, as a run saves them with
+FEATURES.npz holds the arrays paths, identities, cameras, original, red, green and blue, as a run saves them with
 ``save_features true``. No model is needed.
 """
 
@@ -25,13 +25,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.score", description=__doc__.splitlines()[0])
     parser.add_argument("features", type=Path, metavar="FEATURES.npz")
     parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
-    parser.add_argument("--data-root", type=Path, help="the folder of the data set, for the lists of its protocol")
+    data_root = "the folder of the data set, for the lists of its protocol (default: the one in its configuration)"
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help=data_root)
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
-    parser.add_argument("--no-mser", dest="mser", action="store_false", help="without re-ranking")
+    parser.add_argument("--no-mser", dest="mser", action="store_false", help="without MSER re-ranking")
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the results to this file")
-    for name, meaning in (("k1", "neighbours"), ("k2", "averaged neighbours"), ("lambda", "weight of the distance")):
-        kind = float if name == "lambda" else int
-        parser.add_argument(f"--{name}", type=kind, help=f"MSER: {meaning}; default: the data set's published value")
+    default = "(default: the published value for the data set)"
+    parser.add_argument("--k1", type=int, help=f"MSER: size of the k-reciprocal neighbourhood {default}")
+    parser.add_argument("--k2", type=int, help=f"MSER: number of neighbours whose weights are averaged {default}")
+    weight = f"MSER: weight of the original distance, 0 to 1 {default}"
+    parser.add_argument("--lambda", type=float, metavar="L", help=weight)
     return parser.parse_args(argv)
 
 
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def mser_parameters(arguments: argparse.Namespace, dataset: type[ReIDDataset]) -> MSER:
-    """Given values, or else the data set's defaults."""
+    """MSER's hyper-parameters: those of the command line, else the defaults of the data set."""
     values = []
     for name in ("k1", "k2", "lambda"):
         value = getattr(arguments, name)

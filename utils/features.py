@@ -13,8 +13,8 @@ from utils.run.errors import UserError, reason
 from utils.run.files import write_atomically
 from utils.tensors import as_tensor
 
-MAX_COMPRESSION = 50  # of files that unpack to more than UNCHECKED_BYTES; real features reach about 1.1
-UNCHECKED_BYTES = 2**28
+MAX_COMPRESSION = 50  # largest allowed compression ratio of files above UNCHECKED_BYTES; real features reach about 1.1
+UNCHECKED_BYTES = 2**28  # size of a file after unpacking
 SPECTRA = ("original", "red", "green", "blue")
 CPU = torch.device("cpu")
 FLOATS = (np.float16, np.float32, np.float64)  # other numbers are converted to float32
@@ -22,7 +22,7 @@ FLOATS = (np.float16, np.float32, np.float64)  # other numbers are converted to 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of N images in each spectrum. An infrared image has the same in all spectra."""
+    """Embeddings of N images in each spectrum. An infrared image has the same embedding in all spectra."""
 
     paths: np.ndarray  # (N,) relative to the data set's root
     identities: np.ndarray  # (N,) int64
@@ -35,11 +35,11 @@ class Features:
                 raise ValueError(f"{name} should have one dimension")
         if any(values.ndim != 2 for values in self.spectra.values()):
             raise ValueError("the features of a spectrum should be (images, dimensions)")
-        lengths = {len(self.identities), len(self.cameras), *map(len, self.spectra.values())} | {len(self.paths)}
-        if len(lengths) != 1 or "original" not in self.spectra:
-            raise ValueError("features need paths, identities, cameras and 'original' of one length")
+        columns = [self.paths, self.identities, self.cameras, *self.spectra.values()]
+        if len(set(map(len, columns))) != 1 or "original" not in self.spectra:
+            raise ValueError("features need paths, identities, cameras and 'original' of equal length")
         if len({values.shape[1] for values in self.spectra.values()}) != 1:
-            raise ValueError("the spectra's features should have equally many dimensions")
+            raise ValueError("the features of all spectra should have the same dimension")
 
     def require_finite(self, names: Iterable[str]) -> None:
         """Raise ``UserError`` if an image has a NaN or infinite feature in one of these spectra; name the first one."""
@@ -47,8 +47,8 @@ class Features:
             bad = ~self._rows(name).isfinite().all(dim=1)
             if bad.any():
                 raise UserError(
-                    f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite. This holds for"
-                    f" {bad.sum()} images in total; the model has diverged"
+                    f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite"
+                    f" ({bad.sum()} of {len(bad)} images); the model has diverged"
                 )
 
     def normalised(self, names: Sequence[str], positions: np.ndarray, device: torch.device = CPU) -> Tensor:
@@ -59,7 +59,7 @@ class Features:
             values = self._rows(name)[as_tensor(positions)].to(device)
             values = values if values.dtype == torch.float64 else values.float()
             length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-            if not ((length > 1e-15) & (length < 1e15)).all():  # squares may be too large or small for float32
+            if not ((length > 1e-15) & (length < 1e15)).all():  # squares may overflow or underflow in float32
                 length = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
             rows.copy_(values / length.clamp(min=1e-300))  # rows of zeros stay zeros
         return result
@@ -71,7 +71,7 @@ class Features:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file with the arrays paths, identities, cameras and one per spectrum."""
         arrays = {"paths": self.paths, "identities": self.identities, "cameras": self.cameras, **self.spectra}
-        # by numpy's hint, one of the arrays could be the argument allow_pickle
+        # numpy's type hints: one of the arrays could be the argument allow_pickle
         write_atomically(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     @classmethod
@@ -79,7 +79,7 @@ class Features:
         """Read a file that :meth:`save` wrote.
 
         Raises:
-            UserError: the file does not exist, is not an ``.npz`` file, or its arrays are missing or do not fit.
+            UserError: the file does not exist, is not an ``.npz`` file, or its arrays are missing or inconsistent.
         """
         path = Path(path)
         try:

@@ -28,12 +28,13 @@ def retrieval_metrics(
 ) -> Metrics:
     """CMC, mAP and mINP of a ranking by distance.
 
-    Gallery images from the query's own camera are ignored, and queries without a match left are skipped. To ignore
-    images by location, pass locations instead of cameras. Equal distances are ranked in gallery order.
+    Gallery images from the query's own camera are ignored. Queries without a remaining match are skipped. To ignore
+    the images from the query's own location instead, pass locations as cameras. Equal distances are ranked in gallery
+    order.
 
     Args:
         distance: (queries, gallery), smaller is more similar. A tensor is ranked on its device.
-        query_ids, query_cameras: (queries,)
+        query_ids, query_cameras: (queries,) identities, and cameras or locations.
         gallery_ids, gallery_cameras: (gallery,)
 
     Raises:
@@ -42,16 +43,21 @@ def retrieval_metrics(
     distance = as_tensor(distance if isinstance(distance, Tensor) else np.asarray(distance))
     if distance.dtype != torch.float32:
         distance = distance.double()
-    labels = [np.asarray(values) for values in (query_ids, query_cameras, gallery_ids, gallery_cameras)]
-    queries, images = len(labels[0]), len(labels[2])
-    if [distance.shape, *(x.shape for x in labels)] != [(queries, images), *2 * [(queries,)], *2 * [(images,)]]:
+    query_ids, query_cameras, gallery_ids, gallery_cameras = (
+        np.asarray(values) for values in (query_ids, query_cameras, gallery_ids, gallery_cameras)
+    )
+    query_shape, gallery_shape = (len(query_ids),), (len(gallery_ids),)
+    queries_fit = query_ids.shape == query_cameras.shape == query_shape
+    gallery_fits = gallery_ids.shape == gallery_cameras.shape == gallery_shape
+    if not (queries_fit and gallery_fits and distance.shape == query_shape + gallery_shape):
         raise ValueError(f"distances of shape {tuple(distance.shape)} do not fit the given identities and cameras")
     if 0 in distance.shape:
         raise ValueError("no query has a match in the gallery")
     if distance.min().isnan():
         raise ValueError("a distance is NaN")
 
-    labels[0], labels[2] = _numbered(labels[0], labels[2])
+    query_numbers, gallery_numbers = _numbered(query_ids, gallery_ids)
+    labels = (query_numbers, query_cameras, gallery_numbers, gallery_cameras)
     ranks = kernels_for(distance.device).rank_matches(distance, *(as_tensor(x).to(distance.device) for x in labels))
     identity_rank, image_ranks = (values.cpu().numpy() for values in ranks)
     matched = identity_rank > 0
@@ -65,7 +71,7 @@ def retrieval_metrics(
 
 
 def _numbered(query_ids: np.ndarray, gallery_ids: np.ndarray) -> list[np.ndarray]:
-    """Identities as numbers from 0 on, the same on both sides."""
+    """Identities numbered 0, 1, ..., with the same numbers on both sides."""
     _, numbers = np.unique(np.concatenate([query_ids, gallery_ids]), return_inverse=True)
     return np.split(numbers, [len(query_ids)])
 
@@ -76,11 +82,18 @@ def cmc(identity_rank: np.ndarray, identities: int) -> np.ndarray:
 
 
 def average_precision(ranks: np.ndarray) -> np.ndarray:
-    """Mean over matches of ordinal / rank: (queries, most matches), zeros behind the last match -> (queries,)."""
+    """Mean over the matches of ordinal / rank.
+
+    Args:
+        ranks: (queries, max matches) ranks of the matches, ascending, zeros after the last match.
+
+    Returns:
+        (queries,)
+    """
     hits, ordinal = ranks > 0, np.arange(1, ranks.shape[1] + 1)
     return (hits * ordinal / ranks.clip(min=1)).sum(axis=1) / hits.sum(axis=1)
 
 
 def inverse_negative_penalty(ranks: np.ndarray) -> np.ndarray:
-    """Number of matches / rank of the last one: (queries, most matches), zeros behind the last match -> (queries,)."""
+    """INP, number of matches / rank of the last match: (queries, max matches) as above -> (queries,)."""
     return (ranks > 0).sum(axis=1) / ranks.max(axis=1)

@@ -39,15 +39,15 @@ class Search:
     """
 
     query: np.ndarray  # (Nq,) positions of the query images, which are infrared
-    pool: np.ndarray  # (N,) positions of the images that a gallery may hold: the gallery pool
+    pool: np.ndarray  # (N,) positions of the gallery pool: the union of all images that can be in a gallery
     query_locations: np.ndarray  # (Nq,)
     pool_locations: np.ndarray  # (N,)
     galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> trials -> columns of the gallery pool
-    neighbours: str  # MSER: see utils.rerank.mser_distance
+    neighbours: str  # MSER: "queries" or "all", see utils.rerank.mser_distance
     reverse: str | None = None  # the setting, if any, in which the gallery pool searches for the queries
 
     def only(self, settings: Collection[str]) -> "Search":
-        """The same search with these settings alone."""
+        """The same search with these settings only."""
         galleries = {name: trials for name, trials in self.galleries.items() if name in settings}
         return replace(self, galleries=galleries, reverse=self.reverse if self.reverse in settings else None)
 
@@ -55,17 +55,18 @@ class Search:
 def score(
     features: Features, protocol: Sequence[Search], *, mser: MSER | None = None, device: torch.device = CPU
 ) -> Results:
-    """Every setting of the protocol, and with ``mser`` again under its name with ``/mser`` appended.
+    """Score every setting of the protocol. With ``mser``, also ``<setting>/mser``.
 
-    Computed on ``device``, or on the CPU if its memory does not suffice.
+    Computed on ``device``, or on the CPU if the memory of ``device`` is too small.
 
     Raises:
-        UserError: ``mser`` is given and the features lack a spectrum; a feature is NaN or infinite; a gallery holds no
-            match of any query.
+        UserError: ``mser`` is given and the features lack a spectrum; a feature is NaN or infinite; a gallery has no
+            match for any query.
     """
     lacking = [name for name in SPECTRA if name not in features.spectra]
     if mser and lacking:
-        raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} is missing")
+        verb = "is" if len(lacking) == 1 else "are"
+        raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} {verb} missing")
     features.require_finite(SPECTRA if mser else SPECTRA[:1])
     require_scorable(protocol, features.identities)
     try:
@@ -116,9 +117,9 @@ def _settings(
     """Every setting of one search.
 
     Args:
-        identities: of all images.
-        distance: columns of the gallery pool (Ng,) -> distances of the queries to them (Nq, Ng).
-        reverse_distance: distances of the gallery pool to the queries (N, Nq).
+        identities: the identities of all images.
+        distance: a function, columns of the gallery pool (Ng,) -> distances of the queries to them (Nq, Ng).
+        reverse_distance: a function, () -> distances of the gallery pool to the queries (N, Nq).
     """
     query = identities[search.query], search.query_locations
     pool = identities[search.pool], search.pool_locations
@@ -137,7 +138,7 @@ def _settings(
 
 
 def _trial(distance: Tensor, *identities_and_locations: np.ndarray) -> TrialScore:
-    """Metrics in percent. CMC stays at its last value beyond the number of gallery identities."""
+    """Metrics in percent. Beyond the number of gallery identities, CMC keeps its last value."""
     try:
         metrics = retrieval_metrics(distance, *identities_and_locations)
     except ValueError as error:
@@ -147,24 +148,34 @@ def _trial(distance: Tensor, *identities_and_locations: np.ndarray) -> TrialScor
 
 
 def require_scorable(protocol: Sequence[Search], identities: np.ndarray) -> None:
-    """Raise ``UserError`` for the first gallery that is empty or holds no match of any query.
+    """Raise ``UserError`` for the first gallery that is empty or has no match for any query.
 
     Args:
-        identities: (N,) of the images that the searches refer to.
+        identities: (N,) identities of all images that the positions of the searches refer to.
     """
     for search in protocol:
         queries = _locations_by_identity(identities[search.query], search.query_locations)
         for name, trials in search.galleries.items():
             for number, columns in enumerate(trials, start=1):
-                where = f"{name}, trial {number}"
+                where = f"the test set cannot be scored: setting {name}, trial {number}"
                 if not len(columns):
-                    raise UserError(f"the test set cannot be scored: the gallery of {where}, has no image")
+                    raise UserError(f"{where}: the gallery has no image")
                 gallery = _locations_by_identity(identities[search.pool[columns]], search.pool_locations[columns])
-                if not any(gallery.get(i, set()) - {location} for i in queries for location in queries[i]):
-                    raise UserError(
-                        f"the test set cannot be scored: no query of {where}, has a match in the gallery:"
-                        " an image of the same identity from another location"
-                    )
+                if not _any_match(queries, gallery):
+                    raise UserError(f"{where}: no query has a match (same identity, another location)")
+
+
+def _any_match(queries: dict[int, set[int]], gallery: dict[int, set[int]]) -> bool:
+    """Whether a gallery image shows the identity of a query from another location than the query's.
+
+    Args:
+        queries, gallery: identity -> locations.
+    """
+    for identity, query_locations in queries.items():
+        gallery_locations = gallery.get(identity, set())
+        if any(gallery_locations - {location} for location in query_locations):
+            return True
+    return False
 
 
 def _locations_by_identity(identities: np.ndarray, locations: np.ndarray) -> dict[int, set[int]]:

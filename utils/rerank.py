@@ -1,18 +1,20 @@
 """Multi-Spectral Enhanced Ranking (MSER, MCJA): k-reciprocal re-ranking over all spectra of the visible images.
 
-Each spectrum of an image is a row of X = [all spectra of the queries; all spectra of the gallery]. With "queries" as
-neighbours the candidates are the query rows, with "all" they are all rows. The steps:
+Each spectrum of an image is a row of X = [all spectra of the queries; all spectra of the gallery]. A candidate is a row
+that can be a neighbour of other rows: with the neighbours "queries" the query rows are candidates, with "all" all rows
+are. The steps:
 
-1. d_ij = squared Euclidean distance of normalised rows; relative to the largest of its row, it is d_ij / max_i.
+1. Distances: d_ij = squared Euclidean distance of the normalised rows i and j. Normalised by the row maximum:
+   d_ij / max_i.
 2. Rank lists: the nearest candidates of each row.
-3. k-reciprocal sets: R(i) = {j in the top k1 + 1 of i : i in the top k1 + 1 of j}.
-4. Weights: V_ij = exp(-d_ij / max_i) over R(i), with a sum of 1; rows that are no candidates have none.
-5. Query expansion: V_i becomes the mean of V over the first k2 of i's rank list, unless k2 is 1.
+3. k-reciprocal sets: R(i) = {j in the top k1 + 1 of i : i in the top k1 + 1 of j}, for candidates i and j.
+4. Weights: V_ij = exp(-d_ij / max_i) over R(i), with a sum of 1. Rows that are not candidates have zero weights.
+5. Query expansion: V_i becomes the mean of V over the first k2 candidates in the rank list of row i, unless k2 is 1.
 6. Jaccard distance from V; final = (1 - lam) * Jaccard + lam * d_ij / max_i.
 7. Mean over the spectra.
 
-Distances are computed for a block of rows at a time, and everything is float32 (the released code holds weights and
-Jaccard distances in half precision).
+Distances are computed for a block of rows at a time. Everything is float32; the released code keeps weights and Jaccard
+distances in half precision.
 """
 
 from collections.abc import Iterator
@@ -26,8 +28,8 @@ from utils.kernels import kernels_for
 from utils.tensors import as_tensor, blocks
 
 NEIGHBOURS = ("queries", "all")
-TINY = 1e-12  # smallest divisor: all distances of a row are 0 where all features are equal
-SAME = 1e-4  # spectra whose features differ less are those of infrared images
+TINY = 1e-12  # smallest divisor: if all features are equal, all distances are 0
+SAME = 1e-4  # tolerance below which spectra count as equal (infrared)
 
 Values = TypeVar("Values", np.ndarray, Tensor)
 
@@ -36,16 +38,26 @@ class MSER(NamedTuple):
     """Hyper-parameters of MSER."""
 
     k1: int  # size of the k-reciprocal neighbourhood
-    k2: int  # neighbours whose weights are averaged; 1 averages nothing
+    k2: int  # number of neighbours whose weights are averaged; 1: no query expansion
     lam: float  # weight of the original distance in the final one, 0 to 1
 
 
 class RankLists(NamedTuple):
-    """Nearest candidates of rows, in ascending order."""
+    """The nearest candidates of rows, in ascending order."""
 
-    positions: Tensor  # (rows, count) of the candidates
-    distances: Tensor  # (rows, count)
+    positions: Tensor  # (rows, count) int64, positions of the candidates
+    distances: Tensor  # (rows, count) distances to them
     largest: Tensor  # (rows,) largest distance to any candidate
+
+
+class PoolDistances(NamedTuple):
+    """Distances between the N images of the gallery pool and the query rows, reduced over spectra."""
+
+    mean: Tensor  # (N, query rows) mean over the spectra of the pool
+    largest: Tensor  # (N, query rows) largest over the spectra of the pool
+    reverse: (
+        Tensor | None
+    )  # (N, Nq) mean over all spectra of d_ij / max_i, i in the pool; only with the neighbours "all"
 
 
 def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: float, neighbours: str) -> Values:
@@ -55,7 +67,7 @@ def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: floa
         query: (Sq, Nq, D) normalised features of each spectrum.
         gallery: (Sg, Ng, D). One of Sq and Sg is 1, or that side's spectra are all equal: it is the infrared one.
         k1, k2, lam: see :class:`MSER`.
-        neighbours: ``queries`` (SYSU-MM01: only queries are neighbours) or ``all`` (RegDB).
+        neighbours: which rows are candidates, ``queries`` (SYSU-MM01) or ``all`` (RegDB).
 
     Returns:
         (Nq, Ng) float32; an array for arrays, a tensor on the same device for tensors.
@@ -69,14 +81,14 @@ def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: floa
 
 
 class Reranker:
-    """Re-ranks many galleries out of one gallery pool.
+    """Re-rank many galleries from one gallery pool.
 
-    Steps 1 to 3 are computed once, for the whole pool: of a gallery, only the row maxima of the queries depend on it.
-    With "all" as neighbours the whole pool takes part in every gallery.
+    Steps 1 to 3 are computed once, for the whole pool. Only the row maxima of the queries depend on the gallery. With
+    the neighbours "all", the whole pool counts as the gallery in steps 1 to 5.
 
     Args:
         query: (Sq, Nq, D) float32, see :func:`mser_distance`.
-        pool: (Sg, N, D) float32, all images that a gallery may hold.
+        pool: (Sg, N, D) float32, all images that can be in a gallery.
     """
 
     def __init__(self, query: Tensor, pool: Tensor, mser: MSER, *, neighbours: str):
@@ -90,21 +102,20 @@ class Reranker:
         if self.all_are_candidates:
             candidates = torch.cat([candidates, pool.flatten(0, 1)])
 
-        lists = self._neighbour_pass(query, pool, candidates)
-        self.query_members, self.pool_members = self._members(*lists)
-        self.pool_members = self.pool_members.unflatten(0, pool.shape[:2]).transpose(0, 1).contiguous()
-        candidate_lists = lists if self.all_are_candidates else lists[:1]
-        positions, distances, self.largest = (torch.cat(values) for values in zip(*candidate_lists, strict=True))
-        self.neighbours = positions[:, : mser.k1 + 1].contiguous()
-        self.reciprocal_distances = distances[:, : mser.k1 + 1].masked_fill(~mutual(self.neighbours), torch.inf)
+        query_lists = self._rank_queries(query, candidates)
+        pool_lists, self.pool_distances = self._rank_pool(pool, candidates, queries=query.shape[1])
+        self._find_reciprocal(query_lists, pool_lists)
+        self._find_members(query_lists, pool_lists, pool.shape[:2])
 
     def distance(self, columns: Tensor | None = None) -> Tensor:
         """Distances of the queries to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
-        columns = slice(None) if columns is None else columns
-        to_queries = torch.maximum(self.largest[: self.query_rows], self.pool_largest[columns].amax(dim=0))
-        largest = torch.cat([to_queries, self.largest[self.query_rows :]]).clamp(min=TINY)
-        weight = self.mser.lam / largest[: self.query_rows, None]
-        final = self._jaccard(largest, columns).mul_(1 - self.mser.lam).addcmul_(self.pool_mean[columns].T, weight)
+        gallery: slice | Tensor = slice(None) if columns is None else columns
+        query_maxima, pool_maxima = self.row_maxima.tensor_split([self.query_rows])
+        query_maxima = torch.maximum(query_maxima, self.pool_distances.largest[gallery].amax(dim=0))
+        row_maxima = torch.cat([query_maxima, pool_maxima]).clamp(min=TINY)
+        weight = self.mser.lam / row_maxima[: self.query_rows, None]
+        jaccard = self._jaccard(row_maxima, gallery)
+        final = jaccard.mul_(1 - self.mser.lam).addcmul_(self.pool_distances.mean[gallery].T, weight)
         return _mean_over_spectra(final, self.query_spectra)
 
     def reverse_distance(self) -> Tensor:
@@ -113,52 +124,82 @@ class Reranker:
         Raises:
             ValueError: the neighbours are not "all": with the pool as queries, the candidates would be others.
         """
-        if not self.all_are_candidates:
+        original = self.pool_distances.reverse
+        if original is None:
             raise ValueError("the reverse distance is only defined for neighbours 'all'")
-        jaccard = _mean_over_spectra(self._jaccard(self.largest.clamp(min=TINY), slice(None)), self.query_spectra)
-        return torch.lerp(jaccard.T, self.reverse, self.mser.lam)
+        jaccard = _mean_over_spectra(self._jaccard(self.row_maxima.clamp(min=TINY), slice(None)), self.query_spectra)
+        return torch.lerp(jaccard.T, original, self.mser.lam)
 
-    def _neighbour_pass(self, query: Tensor, pool: Tensor, candidates: Tensor) -> tuple[RankLists, RankLists]:
-        """Steps 1 and 2: rank lists of all rows, and between queries and pool the original distances.
+    def _rank_queries(self, query: Tensor, candidates: Tensor) -> RankLists:
+        """Steps 1 and 2 for the query rows."""
+        count = self._list_length(len(candidates))
+        return _joined([self._nearest(distance, count) for _, distance in distance_blocks(query, candidates)])
 
-        The original distances are reduced over the spectra of the pool: to the mean, to the largest, and, relative to
-        the row maxima of the pool, to the reverse direction's mean.
-        """
-        k1, k2, _ = self.mser
-        longest = min(max(k1 + 1, k2), len(candidates))
-        query_lists = [self._nearest(distance, longest) for _, distance in distance_blocks(query, candidates)]
-
-        count = longest if self.all_are_candidates else min(k2, len(candidates))
+    def _rank_pool(self, pool: Tensor, candidates: Tensor, *, queries: int) -> tuple[RankLists, PoolDistances]:
+        """Steps 1 and 2 for the rows of the pool, and their distances to the query rows."""
+        # rows that are not candidates only need a rank list for step 5
+        count = self._list_length(len(candidates)) if self.all_are_candidates else min(self.mser.k2, len(candidates))
         images = pool.shape[1]
-        self.pool_mean, self.pool_largest = (pool.new_empty((images, self.query_rows)) for _ in range(2))
-        self.reverse = pool.new_empty((images, query.shape[1])) if self.all_are_candidates else None
-        pool_lists = []
-        for rows, distance in distance_blocks(pool, candidates):
-            pool_lists.append(self._nearest(distance, count))
-            to_queries = distance[..., : self.query_rows]
-            self.pool_mean[rows], self.pool_largest[rows] = to_queries.mean(dim=0), to_queries.amax(dim=0)
-            if self.reverse is not None:
-                relative = to_queries / pool_lists[-1].largest[..., None].clamp(min=TINY)
-                self.reverse[rows] = relative.mean(dim=0).unflatten(1, query.shape[:2]).mean(dim=1)
-        return _joined(query_lists), _joined(pool_lists)
+        mean, largest = (pool.new_empty((images, self.query_rows)) for _ in range(2))
+        reverse = pool.new_empty((images, queries)) if self.all_are_candidates else None
+        parts = []
+        for block, distance in distance_blocks(pool, candidates):
+            lists = self._nearest(distance, count)
+            parts.append(lists)
+            query_distance = distance[..., : self.query_rows]
+            mean[block], largest[block] = query_distance.mean(dim=0), query_distance.amax(dim=0)
+            if reverse is not None:
+                relative = query_distance / lists.largest[..., None].clamp(min=TINY)
+                reverse[block] = relative.mean(dim=0).unflatten(1, (self.query_spectra, queries)).mean(dim=1)
+        return _joined(parts), PoolDistances(mean, largest, reverse)
+
+    def _list_length(self, candidates: int) -> int:
+        """Length of a candidate's rank list: enough for steps 3 and 5."""
+        return min(max(self.mser.k1 + 1, self.mser.k2), candidates)
 
     def _nearest(self, distance: Tensor, count: int) -> RankLists:
         """Rank lists of a block of images: (spectra, images, candidates) -> (spectra, images, count)."""
         positions = self.kernels.smallest(distance.flatten(0, 1), count).unflatten(0, distance.shape[:2])
         return RankLists(positions, distance.gather(2, positions), distance.amax(dim=2))
 
-    def _members(self, query: RankLists, pool: RankLists) -> list[Tensor]:
-        """Step 5: positions of the candidates whose weights are averaged for each row of the queries and the pool."""
-        if self.mser.k2 > 1:
-            return [lists.positions[:, : self.mser.k2] for lists in (query, pool)]
-        rows = torch.arange(len(query.largest) + len(pool.largest), device=query.largest.device)[:, None]
-        query_rows, pool_rows = rows.split([len(query.largest), len(pool.largest)])
-        return [query_rows, pool_rows if self.all_are_candidates else pool_rows[:, :0]]
+    def _find_reciprocal(self, query: RankLists, pool: RankLists) -> None:
+        """Step 3: for each candidate, its neighbours, and its distances to those in its k-reciprocal set.
 
-    def _jaccard(self, largest: Tensor, columns: Tensor | slice) -> Tensor:
-        """Steps 4 to 6, averaged over the spectra of the pool: (query rows, columns)."""
-        weights = gaussian_weights(self.reciprocal_distances, largest)
-        return self.kernels.jaccard(self.neighbours, weights, self.query_members, self.pool_members[columns])
+        Sets ``row_maxima`` (candidates,), the largest distance to any candidate; ``neighbours`` (candidates, k1 + 1);
+        ``reciprocal_distances`` (candidates, k1 + 1), infinite outside the k-reciprocal set.
+        """
+        candidate_lists = (query, pool) if self.all_are_candidates else (query,)
+        positions, distances, self.row_maxima = (torch.cat(parts) for parts in zip(*candidate_lists, strict=True))
+        self.neighbours = positions[:, : self.mser.k1 + 1].contiguous()
+        self.reciprocal_distances = distances[:, : self.mser.k1 + 1].masked_fill(~mutual(self.neighbours), torch.inf)
+
+    def _find_members(self, query: RankLists, pool: RankLists, pool_shape: torch.Size) -> None:
+        """Step 5: positions of the candidates whose weights are averaged for each row.
+
+        Sets ``query_members`` (query rows, k2) and ``pool_members`` (N, Sg, k2).
+        """
+        k2 = self.mser.k2
+        if k2 > 1:
+            self.query_members, pool_members = query.positions[:, :k2], pool.positions[:, :k2]
+        else:  # each row keeps its own weights; rows of the pool that are not candidates have none, and so no members
+            rows = torch.arange(len(query.largest) + len(pool.largest), device=query.largest.device)[:, None]
+            self.query_members, pool_members = rows.tensor_split([len(query.largest)])
+            if not self.all_are_candidates:
+                pool_members = pool_members[:, :0]
+        self.pool_members = pool_members.unflatten(0, pool_shape).transpose(0, 1).contiguous()
+
+    def _jaccard(self, row_maxima: Tensor, gallery: slice | Tensor) -> Tensor:
+        """Step 4, step 5, the Jaccard distances of step 6 and their mean over the spectra of the gallery.
+
+        Args:
+            row_maxima: (candidates,) at least ``TINY``.
+            gallery: positions in the pool.
+
+        Returns:
+            (query rows, gallery)
+        """
+        weights = gaussian_weights(self.reciprocal_distances, row_maxima)
+        return self.kernels.jaccard(self.neighbours, weights, self.query_members, self.pool_members[gallery])
 
 
 def distance_blocks(features: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -169,7 +210,7 @@ def distance_blocks(features: Tensor, candidates: Tensor) -> Iterator[tuple[slic
         candidates: (candidates, D) normalised.
 
     Yields:
-        The images, and their distances (spectra, images, candidates).
+        The positions of a block of images, and their distances (spectra, images of the block, candidates).
     """
     for images in blocks(features.shape[1], len(features) * len(candidates)):
         products = features[:, images].flatten(0, 1) @ candidates.T
@@ -177,7 +218,7 @@ def distance_blocks(features: Tensor, candidates: Tensor) -> Iterator[tuple[slic
 
 
 def mutual(neighbours: Tensor) -> Tensor:
-    """Step 3: which neighbours of a candidate have that candidate among theirs: (candidates, k) -> the same, bool."""
+    """Step 3: which neighbours of a candidate also have it as a neighbour: (candidates, k) -> (candidates, k) bool."""
     result = torch.empty_like(neighbours, dtype=torch.bool)
     row = torch.arange(len(neighbours), device=neighbours.device)
     for rows in blocks(len(neighbours), 2 * neighbours.shape[1] ** 2):  # int64 takes twice the memory of float32
@@ -185,29 +226,29 @@ def mutual(neighbours: Tensor) -> Tensor:
     return result
 
 
-def gaussian_weights(distances: Tensor, largest: Tensor) -> Tensor:
-    """Step 4: exp(-distance / row maximum), with a sum of 1 per row, or 0 where all distances are infinite.
+def gaussian_weights(distances: Tensor, row_maxima: Tensor) -> Tensor:
+    """Step 4: exp(-distance / row maximum), with a sum of 1 per row, or 0 if all distances of a row are infinite.
 
     Args:
-        distances: (candidates, k) to the neighbours of each, infinite outside the k-reciprocal set.
-        largest: (candidates,) row maxima.
+        distances: (candidates, k) distances to the neighbours, infinite outside the k-reciprocal set.
+        row_maxima: (candidates,)
     """
-    weights = torch.exp(-distances / largest[:, None])
+    weights = torch.exp(-distances / row_maxima[:, None])
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=TINY)
 
 
 def _joined(parts: list[RankLists]) -> RankLists:
-    """Rank lists of blocks (spectra, images, ...) as those of all rows, spectrum after spectrum."""
+    """Join blocks of rank lists (spectra, images, ...) to (spectra * images, ...), spectrum after spectrum."""
     return RankLists(*(torch.cat(values, dim=1).flatten(0, 1) for values in zip(*parts, strict=True)))
 
 
 def _mean_over_spectra(values: Tensor, spectra: int) -> Tensor:
-    """(spectra * n, m) -> (n, m), without a copy where there is one spectrum."""
+    """(spectra * n, m) -> (n, m), without a copy if there is one spectrum."""
     return values if spectra == 1 else values.unflatten(0, (spectra, -1)).mean(dim=0)
 
 
 def _single_infrared_spectrum(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides, of the infrared one only the first spectrum."""
+    """Both sides, with only the first spectrum of the infrared side."""
     for features in (query, gallery):
         if features.ndim != 3 or 0 in features.shape:
             raise ValueError(f"features should be (spectra, images, dimensions), not {tuple(features.shape)}")

@@ -10,7 +10,7 @@ RANKS = (1, 5, 10, 20)
 
 
 class TrialScore(NamedTuple):
-    """Metrics of one trial, in percent."""
+    """Metrics in percent: of one trial, or means over trials."""
 
     rank1: float
     rank5: float
@@ -36,7 +36,7 @@ class SettingResult:
         return TrialScore(*np.std(self.trials, axis=0).tolist())
 
 
-Results = Mapping[str, SettingResult]  # by setting, such as "all/1-shot/mser"
+Results = Mapping[str, SettingResult]  # setting -> result, with settings such as "all/1-shot/mser"
 
 
 def means(results: Results) -> dict[str, dict[str, float]]:
@@ -50,7 +50,7 @@ def trials(results: Results) -> dict[str, list[dict[str, float]]]:
 
 
 def markdown_table(results: Results) -> str:
-    """A Markdown table in percent, one row per setting; rank-1 and mAP with their deviation over several trials."""
+    """A Markdown table in percent, one row per setting, with the standard deviation of rank-1 and mAP over trials."""
     lines = [
         "| setting | rank-1 | rank-5 | rank-10 | rank-20 | mAP | mINP | trials |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 64 * 2**20  # of float32 numbers computed at a time
+BLOCK_BYTES = 64 * 2**20  # size of the float32 numbers that are computed at a time
 
 
 def as_tensor(values: np.ndarray | Tensor) -> Tensor:

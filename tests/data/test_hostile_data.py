@@ -282,7 +282,7 @@ def more_instances(root: Path) -> None:
         (lambda root: (root / "exp/rand_perm_cam.mat").write_bytes(b""), "MATLAB"),
         (more_instances, "no such image, but exp/rand_perm_cam.mat lists it"),
         (only_visible, "no query"),
-        (never_indoors, "the gallery of indoor/1-shot, trial 1, has no image"),
+        (never_indoors, "setting indoor/1-shot, trial 1: the gallery has no image"),
     ],
 )
 def test_bad_data_leaves_nothing_behind(damage, words, sysu, tmp_path, capsys):
@@ -333,7 +333,7 @@ def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
     folder.mkdir()
     (folder / kept).write_text("")
     run = RunFolder.create(folder, config="", command="", seed=0, device="")
-    with pytest.raises(error), run.removed_if_empty():
+    with pytest.raises(error), run.removed_if_nothing_was_trained():
         raise error("x.jpg: cannot be decoded")
     assert folder.exists() == stays
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_scored_is_said(golden_root):
     with pytest.raises(UserError, match="lists instance .*, which has no feature"):
         SYSU.protocol(subset(features, keep), golden_root)
     plain = Features(features.paths, features.identities, features.cameras, {"original": features.spectra["original"]})
-    with pytest.raises(UserError, match="red, green, blue is missing"):
+    with pytest.raises(UserError, match="red, green, blue are missing"):
         score(plain, SYSU.protocol(plain, golden_root), mser=MSER(20, 6, 0.3))
     regdb = Features.load(GOLDEN / "regdb_features.npz")
     with pytest.raises(UserError, match="there is no thermal image"):

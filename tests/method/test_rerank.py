@@ -162,7 +162,7 @@ def test_block_size_does_not_matter(kernels, rows, neighbours, monkeypatch):
     arguments = options(case) | {"neighbours": neighbours}
     expected = mser_distance(case["query"], case["gallery"], **arguments)
     monkeypatch.setattr("utils.tensors.BLOCK_BYTES", rows * 4 * 140)
-    monkeypatch.setattr("utils.kernels.torch.PAIRS", rows * 7)
+    monkeypatch.setattr("utils.kernels.torch_kernels.PAIRS", rows * 7)
     found = mser_distance(case["query"], case["gallery"], **arguments)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -189,20 +189,20 @@ EXPECTED = "[[0, 1], [0, 1], [0, 1]]"
 
 
 def test_without_numba():
-    assert output(f"import sys; sys.modules['numba'] = None; {SMALLEST}") == f"utils.kernels.torch {EXPECTED}"
+    assert output(f"import sys; sys.modules['numba'] = None; {SMALLEST}") == f"utils.kernels.torch_kernels {EXPECTED}"
 
 
 def test_without_a_writable_cache_folder():
     program = f"from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []; {SMALLEST}"
-    assert output(program) == f"utils.kernels.numba {EXPECTED}"
+    assert output(program) == f"utils.kernels.numba_kernels {EXPECTED}"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_damaged_cache_is_compiled_again(content, tmp_path):
     """A power failure may cut what numba keeps on the disk; with None, half of each file is left."""
-    assert output(SMALLEST, NUMBA_CACHE_DIR=str(tmp_path)) == f"utils.kernels.numba {EXPECTED}"
+    assert output(SMALLEST, NUMBA_CACHE_DIR=str(tmp_path)) == f"utils.kernels.numba_kernels {EXPECTED}"
     kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
     assert kept
     for path in kept:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
-    assert output(SMALLEST, NUMBA_CACHE_DIR=str(tmp_path)) == f"utils.kernels.numba {EXPECTED}"
+    assert output(SMALLEST, NUMBA_CACHE_DIR=str(tmp_path)) == f"utils.kernels.numba_kernels {EXPECTED}"

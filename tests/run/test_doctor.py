@@ -161,7 +161,7 @@ def test_one_modality_only(sysu, tmp_path, capsys):
     savemat(path, {"rand_perm_cam": content})
     code, found = examine(capsys, *words)
     assert code == 0
-    assert mentions(found["warning"], f"1 identities have images of one modality only, the first is {identity}")
+    assert mentions(found["warning"], f"images of one modality only: 1, the first is {identity};")
     _, found = examine(capsys, *words, "sample_method", "cross_modality_identity")
     assert mentions(found["error"], "sample_method", "only one")
 
@@ -260,7 +260,7 @@ def test_what_the_environment_lacks(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "version", version)
     code, found = examine(capsys, "--cfg", str(tmp_path / "absent.yml"))
     assert code == 2
-    assert mentions(found["error"], "torch: 2.10.1+cpu, 2.11 or newer is needed; run `make environment`")
+    assert mentions(found["error"], "torch: 2.10.1+cpu, 2.11 or newer is needed; run `make setup`")
     assert mentions(found["error"], "yacs: not installed")
     assert mentions(found["warning"], "numba: not installed", "slower")
     assert mentions(found["error"], "absent.yml: no such configuration file")

@@ -135,7 +135,7 @@ def _render_all(jobs: list[RenderJob], *, workers: int, progress: bool) -> None:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the main process, too, which ends its workers by SIGTERM; they have nothing to say about it
+    # Ctrl-C reaches the main process, too, which ends its workers by SIGTERM; they print nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

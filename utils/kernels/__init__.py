@@ -1,6 +1,6 @@
 """The inner loops of scoring: compiled by numba for the CPU; in torch for other devices, or where numba is missing.
 
-Both modules have the same functions; :mod:`utils.kernels.torch` documents them.
+Both modules have the same functions; :mod:`utils.kernels.torch_kernels` documents them.
 """
 
 import logging
@@ -8,13 +8,14 @@ from types import ModuleType
 
 from torch import device as Device
 
-from utils.kernels import torch as torch_kernels  # from here on `utils.kernels.torch` is this module, not the library
+from utils.kernels import torch_kernels
 
+on_cpu: ModuleType
 try:
-    from utils.kernels import numba as on_cpu
+    from utils.kernels import numba_kernels as on_cpu
 except ImportError:  # numba is not installed
     on_cpu = torch_kernels
-    logging.getLogger(__name__).warning("numba cannot be imported: scoring will take about twenty times as long")
+    logging.getLogger(__name__).warning("numba cannot be imported: scoring will be slow, see docs/performance.md")
 
 
 def kernels_for(device: Device) -> ModuleType:

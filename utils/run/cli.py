@@ -76,9 +76,10 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return one_line(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return "out of GPU memory; lower p_size, k_size or batch_size (test_batch_size in testing), or change cache"
+        sizes = "p_size, k_size or batch_size (test_batch_size in testing)"
+        return f"out of GPU memory; lower {sizes}, or use cache none or disk"
     if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
-        return f"{error.filename or 'a file or standard output'}: {error.strerror}; files written before are intact"
+        return f"{error.filename or 'a file or standard output'}: {error.strerror}; earlier files are intact"
     return None
 
 

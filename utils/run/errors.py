@@ -13,8 +13,8 @@ _REPR.maxlist = _REPR.maxtuple = 10
 class UserError(ValueError):
     """A configuration, path, file or argument that cannot be used.
 
-    Each message is one line that says what is wrong, where, and what to do. Programs print the first one, how many more
-    there are, and exit with code 2.
+    Each message is one line that says what is wrong, where, and what to do. Programs print the first one and the number
+    of the others, and exit with code 2.
 
     Args:
         messages: one or more problems that were found together.

@@ -12,17 +12,17 @@ from utils.run.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows: folders are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # on Windows
 
 PARTIAL = ".partial"
 LOCK = ".lock"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     ``write`` fills a temporary file in the same folder, which is flushed to disk and then renamed to ``path``. If
-    anything fails, ``path`` is as before.
+    anything fails, ``path`` does not change.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full or the folder read-only.

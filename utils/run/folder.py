@@ -22,8 +22,8 @@ MAX_DESC_BYTES = 100  # file systems allow 255 for the whole name
 class RunFolder:
     """The locked folder of a run.
 
-    ``conditions`` are reported with the results: command, seed, device, commit and versions. If the run was continued,
-    those of each later process follow in the list ``continued``.
+    ``conditions`` is the run information that is reported with the results: command, seed, device, commit and versions.
+    If the run was continued, it also has a list ``continued`` with the information of each later process.
     """
 
     def __init__(self, path: Path, conditions: dict):
@@ -32,7 +32,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, *, config: str, command: str, seed: int, device: str) -> "RunFolder":
-        """Lock a new folder and write the configuration and the conditions."""
+        """Lock a new folder and write the configuration and the run information."""
         conditions = {"command": command, "seed": seed, **_environment(device)}
         try:
             run = cls(path, conditions)
@@ -60,7 +60,7 @@ class RunFolder:
         return run
 
     def note_continuation(self, *, command: str, device: str) -> list[str]:
-        """Add this process to the conditions.
+        """Add this process to the run information.
 
         Returns:
             A line for each of device, commit and versions that differs from the start of the run.
@@ -76,23 +76,24 @@ class RunFolder:
         ]
 
     @contextmanager
-    def removed_if_empty(self) -> Iterator[None]:
-        """Remove the folder again if the run fails before it holds a model or a training state.
+    def removed_if_nothing_was_trained(self) -> Iterator[None]:
+        """Remove the folder again if the run fails before it holds a checkpoint or a training state.
 
-        If an image cannot be read, the state before the first iteration does not count.
+        If an image cannot be read, a folder that only holds the training state before the first iteration is also
+        removed.
         """
         try:
             yield
         except UserError as error:
-            models = [path.name for path in self.path.glob("*.pth")]
-            if not models or (isinstance(error, UnreadableImage) and all(map(INITIAL_STATE.fullmatch, models))):
+            saved = [path.name for path in self.path.glob("*.pth")]
+            if not saved or (isinstance(error, UnreadableImage) and all(map(INITIAL_STATE.fullmatch, saved))):
                 set_up_logging()  # closes the log
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the run has ended: results are written last."""
+    """Whether the run has ended: the folder holds config.yml, run.json and results.json, which is written last."""
     return all((folder / name).is_file() for name in (CONFIG, CONDITIONS, RESULTS))
 
 

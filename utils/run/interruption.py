@@ -25,7 +25,7 @@ class Interruption:
     """Delay a signal until the program can save its state.
 
     Attributes:
-        received: the number of the first signal, None before.
+        received: the number of the first signal; None if there was none.
     """
 
     received: int | None = None

@@ -1,4 +1,7 @@
-"""The inner loops of scoring, compiled by numba, for tensors on the CPU; :mod:`utils.kernels.torch` documents them."""
+"""The inner loops of scoring, compiled by numba, for tensors on the CPU.
+
+:mod:`utils.kernels.torch_kernels` documents the public functions.
+"""
 
 from collections.abc import Callable
 
@@ -7,20 +10,20 @@ import torch
 from numba import config, njit, prange
 from torch import Tensor
 
-from utils.kernels.torch import Ranks
+from utils.kernels.torch_kernels import Ranks
 
-LANES = 128  # gallery rows that are compared with a query row at a time, by vector instructions
+LANES = 128  # gallery rows (each one spectrum of an image) that are compared with a query row at a time
 UNROLLED = 4  # candidates whose minima are added up before the sum is stored
 
-# numba's own threads: with OpenMP, the first call would change the number of threads that torch computes with, and so
-# the rounding of a training that goes on after it
+# Use numba's own threads. With OpenMP, the first call would change the number of threads of torch, and with it the
+# rounding in the training that follows.
 config.THREADING_LAYER = "workqueue"
 
 
 def compiled(function: Callable) -> Callable:
     """``function`` as machine code with parallel loops, cached on the disk.
 
-    Compiled again where the cache is damaged, and each time where there is no folder to write it to.
+    It is compiled again if the cache is damaged, and in each process if no folder can be written to.
     """
     fresh = njit(parallel=True, nogil=True)(function)
     try:
@@ -31,7 +34,7 @@ def compiled(function: Callable) -> Callable:
     def call(*arguments):
         try:
             return cached(*arguments)
-        except Exception:  # a damaged cache raises errors of many types; those of the function itself come again
+        except Exception:  # a damaged cache raises errors of many types; real errors are raised again
             return fresh(*arguments)
 
     return call
@@ -44,16 +47,17 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 @compiled
 def _smallest(values, count):
+    """(rows, columns) float32, count <= columns -> (rows, count) int64."""
     rows, columns = values.shape
     result = np.empty((rows, count), dtype=np.int64)
     for i in prange(rows):
-        best = np.empty(count, dtype=values.dtype)  # ascending
-        held = 0
+        best = np.empty(count, dtype=values.dtype)  # the smallest values so far, ascending
+        held = 0  # how many there are
         for j in range(columns):
             value = values[i, j]
             if held == count and not value < best[count - 1]:
                 continue
-            k = held if held < count else count - 1
+            k = held if held < count else count - 1  # insertion sort: move larger values up by one
             while k > 0 and value < best[k - 1]:
                 best[k] = best[k - 1]
                 result[i, k] = result[i, k - 1]
@@ -74,8 +78,17 @@ def jaccard(neighbours: Tensor, weights: Tensor, query_members: Tensor, gallery_
 
 @compiled
 def _mean_weights(members, neighbours, weights):
-    """Sparse mean of the members' weights: row i has ``mean[start[i] : start[i + 1]]`` for the candidates ``column``
-    at the same positions."""
+    """Mean of the members' weights, as a sparse matrix (rows, candidates).
+
+    Args:
+        members: (rows, m) int64.
+        neighbours: (candidates, k) int32.
+        weights: (candidates, k) float32.
+
+    Returns:
+        mean (entries,) float32, column (entries,) int32, start (rows + 1,) int64. Row i has the weights
+        ``mean[start[i] : start[i + 1]]`` for the candidates ``column[start[i] : start[i + 1]]``.
+    """
     rows, width = members.shape
     candidates, k = neighbours.shape
     start = np.zeros(rows + 1, dtype=np.int64)
@@ -99,7 +112,17 @@ def _mean_weights(members, neighbours, weights):
 
 @njit
 def _number(slot, members, neighbours, weights):
-    """Number the candidates that any member has a weight for, in ``slot``, where others keep -1; -> how many."""
+    """Assign consecutive numbers (in ``slot``) to candidates with a positive weight in any member; the rest stay -1.
+
+    Args:
+        slot: (candidates,) int32, filled with -1; written to.
+        members: (rows, m) int64.
+        neighbours: (candidates, k) int32.
+        weights: (candidates, k) float32.
+
+    Returns:
+        How many candidates have a number.
+    """
     slots = 0
     for row in members:
         for member in row:
@@ -112,12 +135,23 @@ def _number(slot, members, neighbours, weights):
 
 @compiled
 def _jaccard(query_V, query_column, query_start, neighbours, weights, members, spectra):
+    """Jaccard distances of query rows to gallery images, a tile of gallery images at a time.
+
+    Args:
+        query_V, query_column, query_start: weights of the query rows, as from :func:`_mean_weights`.
+        neighbours: (candidates, k) int32.
+        weights: (candidates, k) float32.
+        members: (images * spectra, n) int64, the spectra of an image in consecutive rows.
+
+    Returns:
+        (query rows, images) float32.
+    """
     queries, images, candidates = len(query_start) - 1, len(members) // spectra, len(neighbours)
-    step = LANES // spectra  # images of a tile
+    step = LANES // spectra  # images per tile
     result = np.ones((queries, images), dtype=np.float32)
     for tile in prange((images + step - 1) // step):
-        # The dense weights of the tile's rows, for the candidates of any of them: gallery images side by side have
-        # most of theirs in common, and their weights stay in the cache while all queries pass by.
+        # The tile has dense weights for the candidates of all its rows. Neighbouring gallery images share most
+        # candidates, so the tile stays in cache for all queries.
         low, high = tile * step, min(images, (tile + 1) * step)
         slot = np.full(candidates, -1, dtype=np.int32)
         tile_members = members[low * spectra : high * spectra]
@@ -133,7 +167,7 @@ def _jaccard(query_V, query_column, query_start, neighbours, weights, members, s
                 if slot[query_column[n]] >= 0:
                     shared_slot[shared], shared_V[shared] = slot[query_column[n]], query_V[n]
                     shared += 1
-            if shared == 0:  # true of most tiles
+            if shared == 0:  # true for most tiles
                 continue
             shared_slot[shared : shared + UNROLLED] = 0
             shared_V[shared : shared + UNROLLED] = 0  # the minimum with 0 adds nothing
@@ -148,7 +182,7 @@ def _jaccard(query_V, query_column, query_start, neighbours, weights, members, s
 
 @njit
 def _dense_weights(slot, slots, members, neighbours, weights):
-    """Mean of the members' weights: (rows, m) -> (slots, LANES), one column per row."""
+    """Mean of the members' weights: (rows, m) int64 -> (slots, LANES) float32, one column per row."""
     width = np.float32(members.shape[1])
     result = np.zeros((slots, LANES), dtype=np.float32)
     for row in range(len(members)):
@@ -161,8 +195,13 @@ def _dense_weights(slot, slots, members, neighbours, weights):
 
 @njit
 def _sum_minima(sigma, tile_V, slot, V, count):
-    """Write the sums over n < ``count`` of min(tile_V[slot[n]], V[n]) into ``sigma``; the rest of V up to a multiple
-    of ``UNROLLED`` has to be 0."""
+    """Write the sum over n < count of min(tile_V[slot[n], lane], V[n]) into sigma[lane], for all lanes.
+
+    Args:
+        sigma: (LANES,) float32.
+        tile_V: (slots, LANES) float32.
+        slot, V: int32 and float32; V is 0 from ``count`` to the next multiple of ``UNROLLED``.
+    """
     sigma[:] = 0
     for n in range(0, count, UNROLLED):
         a, b, c, d = slot[n], slot[n + 1], slot[n + 2], slot[n + 3]
@@ -177,26 +216,37 @@ def _sum_minima(sigma, tile_V, slot, V, count):
 
 
 def rank_matches(
-    distance: Tensor, query_ids: Tensor, query_cameras: Tensor, gallery_ids: Tensor, gallery_cameras: Tensor
+    distance: Tensor, query_ids: Tensor, query_locations: Tensor, gallery_ids: Tensor, gallery_locations: Tensor
 ) -> Ranks:
-    arrays = (values.numpy() for values in (distance, query_ids, query_cameras, gallery_ids, gallery_cameras))
+    arrays = (values.numpy() for values in (distance, query_ids, query_locations, gallery_ids, gallery_locations))
     counts = gallery_ids.bincount()
     return Ranks(*map(torch.from_numpy, _rank_matches(*arrays, len(counts), int(counts.max()))))
 
 
 @compiled
-def _rank_matches(distance, query_ids, query_cameras, gallery_ids, gallery_cameras, identities, most):
+def _rank_matches(distance, query_ids, query_locations, gallery_ids, gallery_locations, identities, max_matches):
+    """Ranks of the matches of each query.
+
+    Args:
+        distance: (queries, images) float32 or float64.
+        query_ids, gallery_ids: (queries,) and (images,) int64, less than ``identities``.
+        query_locations, gallery_locations: (queries,) and (images,).
+        max_matches: the largest number of gallery images of an identity.
+
+    Returns:
+        The fields of ``Ranks``: (queries,) int64 and (queries, max_matches) int64.
+    """
     queries, images = distance.shape
     identity_rank = np.zeros(queries, dtype=np.int64)
-    image_ranks = np.zeros((queries, most), dtype=np.int64)
+    image_ranks = np.zeros((queries, max_matches), dtype=np.int64)
     for i in prange(queries):
         row = distance[i]
         first = np.full(identities, -1, dtype=np.int64)  # nearest image of each identity, the earliest of equal ones
         listed = np.empty(images, dtype=row.dtype)  # distances of the images that are ranked
-        hits = np.empty(most, dtype=np.int64)
+        hits = np.empty(max_matches, dtype=np.int64)  # the matching images
         length = matches = 0
         for j in range(images):
-            if gallery_cameras[j] == query_cameras[i]:
+            if gallery_locations[j] == query_locations[i]:
                 continue
             listed[length] = row[j]
             length += 1
@@ -211,7 +261,7 @@ def _rank_matches(distance, query_ids, query_cameras, gallery_ids, gallery_camer
         hits = hits[:matches]
         hits = hits[np.argsort(row[hits], kind="mergesort")]  # stable: equal distances stay in gallery order
         for n in range(matches):
-            image_ranks[i, n] = _rank(hits[n], row, listed[:length], gallery_cameras, query_cameras[i])
+            image_ranks[i, n] = _rank(hits[n], row, listed[:length], gallery_locations, query_locations[i])
         identity_rank[i] = 1
         for image in first:
             if image >= 0 and (row[image] < row[hits[0]] or (row[image] == row[hits[0]] and image < hits[0])):
@@ -220,14 +270,20 @@ def _rank_matches(distance, query_ids, query_cameras, gallery_ids, gallery_camer
 
 
 @njit
-def _rank(image, row, listed, cameras, camera):
-    """Rank of a gallery image, counted from 1, without sorting."""
+def _rank(image, row, listed, locations, query_location):
+    """Rank of a gallery image, counted from 1, without sorting.
+
+    Args:
+        row: (images,) distances of one query.
+        listed: (ranked images,) those of the images from other locations than the query's.
+        locations: (images,)
+    """
     distance = row[image]
-    rank, equal = np.int32(1), np.int32(0)  # as wide as the distances, for vector instructions
+    rank, equal = np.int32(1), np.int32(0)  # 32 bit, like float32 distances, for vector instructions
     for j in range(len(listed)):
         rank += np.int32(listed[j] < distance)
         equal += np.int32(listed[j] == distance)
     if equal > 1:  # rare
         for j in range(image):
-            rank += np.int32(cameras[j] != camera and row[j] == distance)
+            rank += np.int32(locations[j] != query_location and row[j] == distance)
     return rank
