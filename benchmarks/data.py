@@ -1,7 +1,8 @@
 """Speed of loading and of augmentation: ``python -m benchmarks.data [--gpu 0] [--json FILE]``.
 
-The baseline treats image after image with PIL and torchvision, as the released code does. Loading is measured in one
-process, in batches of 128. Augmentation alone is measured on the CPU, on decoded images.
+Loading is measured in one process, in batches of 128. Its speed-ups are relative to "decode", which decodes every image
+again. Augmentation alone is measured on the CPU, on decoded images. Its speed-ups are relative to "one by one", which
+augments image after image with PIL and torchvision, as the released code does.
 """
 
 import sys
@@ -38,7 +39,7 @@ from utils.run.cli import Parser, run_program
 from utils.tensors import send
 
 SIZE = (384, 192)
-SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # SYSU-MM01's boxes vary about like this
+SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # height and width, about as in SYSU-MM01
 BATCH = 128
 PADDING = 10
 
@@ -62,13 +63,13 @@ class JPEGFolder(ReIDDataset):
 
 
 def write_images(folder: Path, count: int, seed: int) -> None:
-    """Write smooth coloured noise with some grain; as JPEG it is about as large as a photograph."""
-    random = np.random.default_rng(seed)
+    """Write JPEG files of smooth coloured noise with some grain, whose size is about that of photographs."""
+    rng = np.random.default_rng(seed)
     for i in range(count):
         height, width = SOURCE_SIZES[i % len(SOURCE_SIZES)]
-        coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
-        grain = random.integers(-8, 9, (height, width, 1))
+        grain = rng.integers(-8, 9, (height, width, 1))
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
 
 
@@ -100,7 +101,7 @@ def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
 
 
 def load_one_by_one(dataset: ReIDDataset, parameters: Parameters) -> None:
-    """The baseline: decode, resize and augment image after image, and stack them to batches."""
+    """Decode, resize and augment image after image, as the released code does, and stack them to batches."""
     for start in range(0, len(dataset), BATCH):
         tensors = []
         for row, path in enumerate(dataset.paths[start : start + BATCH]):
@@ -120,18 +121,19 @@ def load_batches(
         finish(batch.images)
 
 
-def compare(what: str, baseline: str, timings: dict[str, Timing], images: int) -> list[dict[str, object]]:
-    """One row for each way, with its speed as a multiple of the baseline's."""
+def compare(case: str, baseline: str, timings: dict[str, Timing], images: int) -> list[dict[str, object]]:
+    """One row per method, with its speed-up over the method ``baseline``."""
     return [
         {
-            "what": what,
-            "way": way,
+            "case": case,
+            "method": method,
             "images/s": images / timing.median,
             "ms/image": timing.median / images * 1000,
             "best ms/image": timing.minimum / images * 1000,
-            "times": f"{timings[baseline].median / timing.median:.2f} x {baseline}",
+            "speed-up": timings[baseline].median / timing.median,
+            "baseline": baseline,
         }
-        for way, timing in timings.items()
+        for method, timing in timings.items()
     ]
 
 
@@ -147,27 +149,28 @@ def measure_loading(
         "cache disk": disk_source(dataset, SIZE, folder, num_workers=0),
         "cache device": device_source(dataset, SIZE, folder, device, num_workers=0),
     }
-    ways = {"one by one, augmented": partial(load_one_by_one, dataset, parameters)}
+    methods = {"one by one, augmented": partial(load_one_by_one, dataset, parameters)}
     for name, source in sources.items():
-        ways[name] = partial(load_batches, dataset, source)
-        ways[f"{name}, augmented"] = partial(load_batches, dataset, source, finish)
-    return {way: measure(function, repeats=repeats) for way, function in ways.items()}
+        methods[name] = partial(load_batches, dataset, source)
+        methods[f"{name}, augmented"] = partial(load_batches, dataset, source, finish)
+    return {method: measure(function, repeats=repeats) for method, function in methods.items()}
 
 
 def measure_augmentation(images: Tensor, parameters: Parameters, repeats: int) -> dict[str, Timing]:
     decoded = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
-    ways = {
+    methods = {
         "one by one": lambda: torch.stack([augment_one(image, parameters, i) for i, image in enumerate(decoded)]),
         "BatchAugment": lambda: augment(images, parameters),
     }
-    return {way: measure(function, repeats=repeats) for way, function in ways.items()}
+    return {method: measure(function, repeats=repeats) for method, function in methods.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", default="auto", help="where batches are augmented and `cache device` keeps the images")
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the report here")
-    parser.add_argument("--images", type=at_least_one, default=256, help="how many images are loaded")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write a report to this file")
+    number = f"how many images are loaded, rounded down to a multiple of {BATCH}, at least {BATCH} (default 256)"
+    parser.add_argument("--images", type=at_least_one, default=256, metavar="N", help=number)
     parser.add_argument("--repeats", type=at_least_one, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -182,12 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = ImageFiles(dataset, SIZE).take(range(BATCH))
     augmenting = measure_augmentation(images, parameters, arguments.repeats)
     with one_thread():
-        augmenting_alone = measure_augmentation(images, parameters, arguments.repeats)
+        augmenting_one_thread = measure_augmentation(images, parameters, arguments.repeats)
     count = len(dataset)
     rows = [
         *compare("loading", "decode", loading, count),
         *compare("augmenting", "one by one", augmenting, BATCH),
-        *compare("augmenting, one thread", "one by one", augmenting_alone, BATCH),
+        *compare("augmenting, one thread", "one by one", augmenting_one_thread, BATCH),
     ]
     write_report(arguments.json, "data", rows, seed=arguments.seed, images=count, size=SIZE, batch=BATCH)
     return 0

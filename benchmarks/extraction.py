@@ -1,8 +1,8 @@
 """Speed of extraction: ``python -m benchmarks.extraction [--cfg FILE] [--gpu 0] [--json FILE] [KEY VALUE ...]``.
 
-Extracts all spectra of synthetic JPEG files, one in three infrared. Measured in the same run: the baseline, which
-reads and resizes every image again for each spectrum with PIL and torchvision, and passes infrared images four times,
-too; and the lower bound, the model alone on batches that are on the device.
+Extracts all spectra of synthetic JPEG files, one in three infrared. Two more methods are measured in the same run. The
+baseline reads and resizes every image again for each spectrum with PIL and torchvision, so it also runs infrared images
+four times. The lower bound is the model alone, on batches that are already on the device.
 """
 
 import sys
@@ -31,10 +31,10 @@ from utils.features import SPECTRA
 from utils.run.cli import Parser, run_program
 
 
-def one_by_one(
+def extract_plainly(
     model: nn.Module, dataset: ReIDDataset, image_size: tuple[int, int], device: torch.device, batch_size: int
 ) -> None:
-    """The baseline: each spectrum of each image is read, resized and passed by itself, in float32."""
+    """The baseline: read and resize the images again for each spectrum, and run the model in float32."""
     with torch.inference_mode():
         for name in SPECTRA:
             for start in range(0, len(dataset), batch_size):
@@ -56,14 +56,14 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     visible, infrared = int((~dataset.infrared).sum()), int(dataset.infrared.sum())
     batch_size, source = cfg.test_batch_size, ImageFiles(dataset, cfg.image_size)
     options = {"batch_size": batch_size, "num_workers": cfg.num_workers}
-    # what passes through the model, in the batches of the extraction
+    # batches as in the extraction, with the number of spectra that run through the model
     sides = [(np.flatnonzero(~dataset.infrared).tolist(), 4), (np.flatnonzero(dataset.infrared).tolist(), 1)]
-    resident = [
-        (normalise(source.take(positions[start : start + batch_size]).to(device)), passes)
-        for positions, passes in sides
+    on_device = [
+        (normalise(source.take(positions[start : start + batch_size]).to(device)), spectra)
+        for positions, spectra in sides
         for start in range(0, len(positions), batch_size)
     ]
-    baseline = measure(lambda: one_by_one(model, dataset, cfg.image_size, device, batch_size), repeats=repeats)
+    baseline = measure(lambda: extract_plainly(model, dataset, cfg.image_size, device, batch_size), repeats=repeats)
     exact = Extractor(dataset, source, device, **options)(model, all_spectra=True)
 
     rows = []
@@ -71,31 +71,31 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
         extractor = Extractor(dataset, source, device, **options, dtype=dtype)
 
         @torch.inference_mode()
-        def bound(dtype=dtype) -> None:
+        def model_alone(dtype=dtype) -> None:
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                for images, passes in resident:
-                    for _ in range(passes):
+                for images, spectra in on_device:
+                    for _ in range(spectra):
                         model(images)
 
         timing = measure(partial(extractor, model, all_spectra=True), repeats=repeats)
-        alone = measure(bound, repeats=repeats).median
+        lower_bound = measure(model_alone, repeats=repeats).median
         found = extractor(model, all_spectra=True)
         rows.append({
-            "what": f"{visible} visible and {infrared} infrared images, {cfg.backbone}, on {describe_device(device)}",
+            "case": f"{visible} visible and {infrared} infrared images, {cfg.backbone}, on {describe_device(device)}",
             "precision": "float32" if dtype is None else str(dtype).split(".")[1],
             "seconds": timing.median,
             "images/s": len(dataset) / timing.median,
-            "one by one": baseline.median,
-            "ratio": baseline.median / timing.median,
-            "model alone": alone,
-            "times the model alone": timing.median / alone,
+            "baseline seconds": baseline.median,
+            "speed-up": baseline.median / timing.median,
+            "model alone, seconds": lower_bound,
+            "ratio to the model alone": timing.median / lower_bound,
             "relative error": _relative_error(found.spectra, exact.spectra),
         })  # fmt: skip
     return rows
 
 
 def _relative_error(found: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> float:
-    """Largest distance of an embedding from the float32 one, relative to its length."""
+    """Largest distance between an embedding and the float32 one, relative to the length of the latter."""
     return max(
         float((np.linalg.norm(found[name] - exact[name], axis=1) / np.linalg.norm(exact[name], axis=1)).max())
         for name in exact

@@ -1,6 +1,6 @@
-"""Plain versions of scoring, query by query and row by row: what the tests compare with, and the benchmarks' baseline.
+"""Plain NumPy loops for scoring, query by query and row by row: reference of the tests, baseline of the benchmarks.
 
-They compute in the precision of the arrays they are given.
+They compute in the precision of their arguments.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def loop_metrics(
         ranked = gallery_ids[ranked[gallery_cameras[ranked] != camera]]
         if identity not in ranked:
             continue
-        identities = list(dict.fromkeys(ranked.tolist()))  # each at its first image
+        identities = list(dict.fromkeys(ranked.tolist()))  # each identity is ranked at its first image
         curves.append(np.arange(len(np.unique(gallery_ids))) >= identities.index(identity))
         ranks = np.flatnonzero(ranked == identity) + 1
         precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))

@@ -1,7 +1,8 @@
 """Time and memory of scoring: ``python -m benchmarks.scoring [--gpu 0] [--json FILE]``.
 
-The whole SYSU-MM01 test (8 settings, 10 trials, 4 spectra) and both directions of RegDB at their published sizes on
-synthetic features of 2,048 dimensions; one trial against plain loops in NumPy; and time and memory by gallery size.
+On synthetic features: the whole SYSU-MM01 test (8 settings, 10 trials, 4 spectra) and both directions of RegDB at about
+the published sizes, with 2,048 dimensions; one trial, with plain NumPy loops as the baseline; and time and memory for
+several gallery sizes.
 """
 
 import sys
@@ -28,6 +29,7 @@ SETTING = "all/1-shot"
 
 
 def published(dataset: str) -> MSER:
+    """The published hyper-parameters for a data set."""
     defaults = DATASETS[dataset].defaults
     return MSER(defaults["mser_k1"], defaults["mser_k2"], defaults["mser_lambda"])
 
@@ -37,19 +39,19 @@ def whole_tests(device: torch.device, repeats: int) -> list[dict[str, object]]:
     for scatter, kind in ((1.0, "clustered"), (2.0, "overlapping"), (4.5, "nearly random")):
         features, search = sysu(scatter=scatter)
         rank1 = score(features, [search.only([SETTING])])[SETTING].mean.rank1
-        what = f"SYSU-MM01, all 8 settings and 10 trials, {kind} features (rank-1 {rank1:.0f} %)"
-        rows.append(whole_test(what, features, search, published("sysu"), device, repeats))
+        case = f"SYSU-MM01, all 8 settings and 10 trials, {kind} features (rank-1 {rank1:.0f} %)"
+        rows.append(whole_test(case, features, search, published("sysu"), device, repeats))
     return [*rows, whole_test("RegDB, both directions", *regdb(), published("regdb"), device, repeats)]
 
 
 def whole_test(
-    what: str, features: Features, search: Search, mser: MSER, device: torch.device, repeats: int
+    case: str, features: Features, search: Search, mser: MSER, device: torch.device, repeats: int
 ) -> dict[str, object]:
     def work() -> Results:
         return score(features, [search], mser=mser, device=device)
 
     timing = measure(work, repeats=repeats, warmup=1)
-    result: dict[str, object] = {"what": what, "seconds": timing.median, "gigabytes": peak_memory(work, device)}
+    result: dict[str, object] = {"case": case, "seconds": timing.median, "GiB": peak_memory(work, device)}
     if device.type == "cuda":
         result["difference from the CPU (points)"] = largest_difference(work(), score(features, [search], mser=mser))
     return result
@@ -60,8 +62,8 @@ def largest_difference(found: Results, expected: Results) -> float:
     return max(float(np.abs(np.subtract(found[name].trials, expected[name].trials)).max()) for name in expected)
 
 
-def against_loops(device: torch.device) -> list[dict[str, object]]:
-    """One single-shot trial, against plain loops; the loops run once because they are slow."""
+def compare_with_loops(device: torch.device) -> list[dict[str, object]]:
+    """One single-shot trial, with plain loops as the baseline. The loops run once because they are slow."""
     features, search = sysu()
     columns = search.galleries[SETTING][0]
     gallery = search.pool[columns]
@@ -88,12 +90,12 @@ def against_loops(device: torch.device) -> list[dict[str, object]]:
     return [mser_row, row("metrics, one single-shot trial", fast.median, time.perf_counter() - start)]
 
 
-def row(what: str, seconds: float, loops: float) -> dict[str, object]:
-    return {"what": what, "seconds": seconds, "loops": loops, "ratio": loops / seconds}
+def row(case: str, seconds: float, loops: float) -> dict[str, object]:
+    return {"case": case, "seconds": seconds, "loops, seconds": loops, "speed-up": loops / seconds}
 
 
 def growth(device: torch.device) -> list[dict[str, object]]:
-    """The whole gallery pool as one gallery, at several sizes: time, and memory beside the features."""
+    """The whole gallery pool as one gallery, at several sizes: time, and memory in addition to the features."""
     rows = []
     for size in SIZES:
         features, search = sysu(scale=size, dimensions=256)
@@ -106,7 +108,7 @@ def growth(device: torch.device) -> list[dict[str, object]]:
         timing, peak = measure(work, repeats=1, warmup=1), peak_memory(work, device)
         images = len(search.pool)
         rows.append({
-            "what": f"gallery of {images} images", "seconds": timing.median, "gigabytes": peak,
+            "case": f"gallery of {images} images", "seconds": timing.median, "GiB": peak,
             "microseconds per query and image": timing.median / len(search.query) / images * 1e6,
         })  # fmt: skip
     return rows
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=at_least_one, default=3)
     arguments = parser.parse_args(argv)
     device = prepare(arguments.gpu, seed=0)
-    rows = [*whole_tests(device, arguments.repeats), *against_loops(device), *growth(device)]
+    rows = [*whole_tests(device, arguments.repeats), *compare_with_loops(device), *growth(device)]
     write_report(arguments.json, "scoring", rows, device=describe_device(device))
     return 0
 

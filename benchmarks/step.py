@@ -1,11 +1,12 @@
 """Time and memory of the training step: ``python -m benchmarks.step [--cfg FILE] [--gpu 0] [--json FILE]``.
 
-The whole step (transfer, augmentation, forward, losses, backward, optimiser) on random batches in pinned memory. The
-baseline is the same step on one augmented batch that stays on the device. How fast images are read is measured by
-``benchmarks.data``.
+The whole step (transfer, augmentation, forward, losses, backward, optimiser) is measured on random batches in pinned
+memory. The baseline is the same step on one augmented batch that stays on the device. Seconds are per step. How fast
+images are read is measured by ``benchmarks.data``.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from data.augment import BatchAugment
 from data.loaders import Batch
 from engine.device import describe_device, place
 from engine.precision import build_precision
-from engine.step import Step, StepParts, build_step
+from engine.step import StepParts, build_step
 from losses import build_criterion
 from models import build_model
 from utils.run.cli import Parser, run_program
 
 
-class Resident(BatchAugment):
-    """Replaces the augmentation: returns a batch that is augmented already."""
+class FixedBatch(BatchAugment):
+    """Replaces the augmentation: always returns the same augmented images."""
 
     def __init__(self, images: torch.Tensor):
         super().__init__()
@@ -37,12 +38,12 @@ class Resident(BatchAugment):
 
 def random_batches(count: int, size: int, p_size: int, image_size: tuple[int, int], *, pin: bool) -> list[Batch]:
     """Random images of ``p_size`` identities, every other one infrared."""
-    random = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     labels = torch.arange(size) * p_size // size
     is_infrared = torch.arange(size) % 2 == 1
     batches = []
     for _ in range(count):
-        images = torch.randint(0, 256, (size, 3, *image_size), dtype=torch.uint8, generator=random)
+        images = torch.randint(0, 256, (size, 3, *image_size), dtype=torch.uint8, generator=rng)
         batches.append(Batch(images.pin_memory() if pin else images, labels, is_infrared, torch.arange(size)))
     return batches
 
@@ -64,56 +65,57 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[str, object]:
+    """One row of the report: seconds per step of the whole step, the baseline and the augmentation; peak memory."""
     cuda = device.type == "cuda"
+    parts = build_parts(cfg, device)
+    size = cfg.p_size * cfg.k_size
+    batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
+    fixed = batches[0]._replace(images=batches[0].images.to(device))
+    augmented = parts.augment(fixed.images, fixed.is_infrared)
+
+    def seconds(call: Callable[[Batch], object], fed: list[Batch]) -> float:
+        return seconds_per_step(call, fed, steps=steps, repeats=repeats)
+
+    baseline = seconds(build_step(replace(parts, augment=FixedBatch(augmented))), [fixed])
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    whole = seconds(build_step(parts), batches)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    augmenting = seconds(lambda batch: parts.augment(fixed.images, batch.is_infrared), batches)
+    return {
+        "case": f"step of {size} images of {cfg.image_size[0]}x{cfg.image_size[1]}, {cfg.backbone}, {parts.precision}"
+        + (", compiled" if cfg.compile else "") + f", on {describe_device(device)}",
+        "seconds": whole, "baseline seconds": baseline, "ratio": whole / baseline,
+        "augmentation share": augmenting / whole, "images/s": size / whole, "peak GiB": peak,
+    }  # fmt: skip
+
+
+def build_parts(cfg, device: torch.device) -> StepParts:
+    """Everything that a training step needs, as in a run."""
     model = place(build_model(cfg), device)
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
     precision = build_precision(
         model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
     )
-    size = cfg.p_size * cfg.k_size
-    batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
-    augment = build_augment(cfg, seed=0)
-
-    parts = StepParts(
+    return StepParts(
         model=model,
         criterion=build_criterion(cfg, device),
         optimizer=optimizer,
-        augment=augment,
+        augment=build_augment(cfg, seed=0),
         device=device,
         precision=precision,
         compile=cfg.compile,
     )
 
-    def run(step: Step, fed: list[Batch]) -> float:
-        def steps_() -> None:
-            for number in range(steps):
-                step(fed[number % len(fed)])
-            if cuda:
-                torch.cuda.synchronize()
 
-        return measure(steps_, repeats=repeats, warmup=1).median / steps
+def seconds_per_step(call: Callable[[Batch], object], batches: list[Batch], *, steps: int, repeats: int) -> float:
+    """Median seconds of a call, over ``repeats`` runs of ``steps`` calls on the batches in turn."""
 
-    resident = batches[0]._replace(images=batches[0].images.to(device))
-    augmented = augment(resident.images, resident.is_infrared)
-    bound = run(build_step(replace(parts, augment=Resident(augmented))), [resident])
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    whole = run(build_step(parts), batches)
-
-    def augment_only() -> None:
+    def run() -> None:
         for number in range(steps):
-            augment(resident.images, batches[number % len(batches)].is_infrared)
-        if cuda:
-            torch.cuda.synchronize()
+            call(batches[number % len(batches)])
 
-    augmenting = measure(augment_only, repeats=repeats, warmup=1).median / steps
-    return {
-        "what": f"step of {size} images of {cfg.image_size[0]}x{cfg.image_size[1]}, {cfg.backbone}, {precision}"
-        + (", compiled" if cfg.compile else "") + f", on {describe_device(device)}",
-        "seconds": whole, "resident": bound, "ratio": whole / bound, "augmentation share": augmenting / whole,
-        "images per second": size / whole,
-        "peak gigabytes": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
-    }  # fmt: skip
+    return measure(run, repeats=repeats, warmup=1).median / steps
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Synthetic features at the published sizes of the test sets: images scatter around the centre of their identity."""
+"""Synthetic features at about the published sizes of the test sets, scattered around the centre of each identity."""
 
 from itertools import product
 from pathlib import Path
@@ -21,16 +21,16 @@ REGDB_IDENTITIES, REGDB_IMAGES = 206, 10
 def synthetic_features(
     identities: np.ndarray, cameras: np.ndarray, paths: list[str], *, dimensions: int, scatter: float, seed: int
 ) -> Features:
-    """Features of images that are ``scatter`` times as far from each other as the centres of identities."""
-    random = np.random.default_rng(seed)
+    """Random features: within-identity spread = scatter * distance between identity centres."""
+    rng = np.random.default_rng(seed)
 
     def normal(rows: int) -> np.ndarray:
-        return random.standard_normal((rows, dimensions), dtype=np.float32)
+        return rng.standard_normal((rows, dimensions), dtype=np.float32)
 
     original = normal(int(identities.max()) + 1)[identities]
     original += 0.7 * scatter * normal(int(cameras.max()) + 1)[cameras]
     original += scatter * normal(len(identities))
-    infrared = np.isin(cameras, (3, 6))
+    infrared = np.isin(cameras, SYSU.infrared_cameras)
     spectra = {"original": original}
     for name in SPECTRA[1:]:
         spectra[name] = original + np.where(infrared[:, None], 0, 0.4 * scatter * normal(len(identities)))
@@ -49,13 +49,13 @@ def sysu(*, dimensions: int = 2048, scatter: float = 2.0, seed: int = 0, scale: 
     features = synthetic_features(identities, cameras, paths, dimensions=dimensions, scatter=scatter, seed=seed)
 
     query, pool = (np.flatnonzero(np.isin(cameras, side)) for side in (SYSU.infrared_cameras, SYSU.visible_cameras))
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     galleries = {}
     for (mode, seen_by), shots in product(MODES.items(), SHOTS):
         pairs = sorted({(camera, identity) for camera, identity in rows if camera in seen_by})
         groups = [np.flatnonzero((cameras[pool] == camera) & (identities[pool] == i)) for camera, i in pairs]
         galleries[f"{mode}/{shots}-shot"] = tuple(
-            np.concatenate([random.permutation(group)[:shots] for group in groups]) for _ in range(TRIALS)
+            np.concatenate([rng.permutation(group)[:shots] for group in groups]) for _ in range(TRIALS)
         )
     locations = SYSU.locations_of(cameras)
     return features, Search(query, pool, locations[query], locations[pool], galleries, neighbours="queries")

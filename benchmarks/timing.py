@@ -25,7 +25,6 @@ class Timing(NamedTuple):
 
     median: float
     minimum: float
-    runs: tuple[float, ...]
 
 
 def prepare(gpu: str, *, seed: int) -> torch.device:
@@ -54,19 +53,19 @@ def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1
     """Call ``function`` ``warmup`` times, then time ``repeats`` calls. A call ends when the GPU has finished."""
     for _ in range(warmup):
         function()
-    runs = []
+    seconds = []
     for _ in range(repeats):
         _synchronize()
         start = time.perf_counter()
         function()
         _synchronize()
-        runs.append(time.perf_counter() - start)
-    return Timing(statistics.median(runs), min(runs), tuple(runs))
+        seconds.append(time.perf_counter() - start)
+    return Timing(statistics.median(seconds), min(seconds))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes with a single thread."""
+    """Inside this context, torch computes with a single thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -76,7 +75,10 @@ def one_thread() -> Iterator[None]:
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> float | None:
-    """Peak memory of ``work`` on ``device``, in GiB above what was used before; None where it cannot be measured."""
+    """Peak memory of ``work`` on ``device`` in GiB, in addition to what was used before.
+
+    None if it cannot be measured.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -111,7 +113,7 @@ def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, ob
     """Print ``rows`` as a table and, given a ``path``, write them as JSON with command, machine and versions.
 
     Args:
-        more: further entries of the JSON file, such as the seed and settings.
+        more: further entries of the JSON file, such as the seed and the sizes.
     """
     print(table(rows))
     if path is None:
@@ -132,7 +134,7 @@ def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, ob
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """``rows`` as text with one column for each key. Numbers have three digits; missing values are blank."""
+    """``rows`` as text, with one column per key. Numbers have three digits; missing values are blank."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [keys, *([_short(row.get(key, "")) for key in keys] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
