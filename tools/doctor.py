@@ -131,7 +131,7 @@ def check_packages(report: Report) -> None:
         if _numbers(present) >= _numbers(least):
             found.append(f"{name} {present}")
         elif name == "numba":
-            report.warning(f"numba: {present}, {least} or newer is needed; without it scoring is slow")
+            report.warning(f"numba: {present}, {least} or newer is needed; without it scoring is much slower")
         else:
             report.error(f"{name}: {present}, {least} or newer is needed; run `make setup`")
     report.ok(f"packages: {', '.join(found)}")

@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.data_root or Path(cfg.data_root)
     search = DATASETS[cfg.dataset].protocol(features, root)[0]
     lists = rank_lists(features, search)
+    if not lists:
+        raise UserError(f"{arguments.run}: no query has a match in the gallery")
     order = np.argsort([first_match(features, *ranked) for ranked in lists], kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(arguments.queries, len(order))).round().astype(int)]
     rows = [(query, results[: arguments.results]) for query, results in (lists[number] for number in chosen)]
@@ -110,8 +112,11 @@ def draw(features: Features, root: Path, rows: list[tuple[int, np.ndarray]], col
 
 def paste(picture: Image.Image, path: Path, left: int, top: int, colour: tuple, *, dashed: bool = False) -> None:
     """Paste an image with a frame. Dashes tell wrong results from correct ones without colours."""
-    with Image.open(path) as image:
-        picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
+    try:
+        with Image.open(path) as image:
+            picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; if the data set has moved, give --data-root") from None
     pen = ImageDraw.Draw(picture)
     box = (left - FRAME - 1, top - FRAME - 1, left + WIDTH + FRAME, top + HEIGHT + FRAME)
     pen.rectangle(box, outline=colour, width=FRAME)

@@ -25,7 +25,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.score", description=__doc__.splitlines()[0])
     parser.add_argument("features", type=Path, metavar="FEATURES.npz")
     parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
-    data_root = "the folder of the data set, for the lists of its protocol (default: the one in its configuration)"
+    roots = ", ".join(f"{dataset.defaults['data_root']} for {name}" for name, dataset in DATASETS.items())
+    data_root = f"the folder of the data set, for the lists of its protocol (default: {roots})"
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=data_root)
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--no-mser", dest="mser", action="store_false", help="without MSER re-ranking")

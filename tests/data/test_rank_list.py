@@ -9,6 +9,7 @@ from tools import rank_list
 from utils.features import Features
 from utils.protocols import Search
 from utils.run.cli import run_program
+from utils.run.errors import UserError
 
 EDGE = rank_list.MARGIN - 2  # the middle of the left frame of an image, from the corner of its cell
 
@@ -57,6 +58,14 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
     assert (red | white).all()
     assert red.sum() > white.sum() > 0
     assert (np.diff(white.astype(int)) == 1).sum() > 3  # several gaps
+
+
+def test_a_missing_image_is_named(tmp_path):
+    features = make_features([1, 1], [3, 1], np.eye(2))
+    with pytest.raises(
+        UserError, match=r"0\.png: No such file or directory; if the data set has moved, give --data-root"
+    ):
+        rank_list.draw(features, tmp_path, [(0, np.array([1]))], 1)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ try:
     from utils.kernels import numba_kernels as on_cpu
 except ImportError:  # numba is not installed
     on_cpu = torch_kernels
-    logging.getLogger(__name__).warning("numba cannot be imported: scoring will be slow, see docs/performance.md")
+    logging.getLogger(__name__).warning(
+        "numba cannot be imported: scoring will be much slower, see docs/performance.md"
+    )
 
 
 def kernels_for(device: Device) -> ModuleType:
