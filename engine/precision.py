@@ -47,9 +47,9 @@ class TorchPrecision:
 class ApexPrecision:
     """``apex.amp`` O1, which the released code uses.
 
-    apex patches torch's functions, so they cast everywhere outside ``no_autocast``. It also caches half-precision copies
-    of the weights until the next step, so other weights that are loaded into the model have no effect until then. To
-    test other weights, build a new model.
+    apex patches torch's functions, so they cast everywhere outside ``no_autocast``. It also caches half-precision
+    copies of the weights until the next step, so other weights that are loaded into the model have no effect until then.
+    To test other weights, build a new model.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer):
@@ -97,8 +97,8 @@ def build_precision(
 def inference_dtype(device: torch.device, *, fp16: bool) -> torch.dtype | None:
     """The dtype of extraction: float16, also if ``amp_dtype`` is bfloat16; None for float32.
 
-    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three bits of precision less, and its larger range is
-    needed for gradients only.
+    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three bits of precision less, and its larger range
+    is needed for gradients only.
     """
     return torch.float16 if fp16 and device.type == "cuda" else None
 

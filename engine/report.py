@@ -24,8 +24,8 @@ class Report:
 
     Args:
         folder: of the run.
-        first_iteration: of this process, counted over all epochs from 1. TensorBoard hides the points from there on that
-            an earlier process wrote.
+        first_iteration: the first iteration of this process, counted over all epochs from 1. TensorBoard hides the
+            training points that an earlier process wrote from there on.
     """
 
     def __init__(self, folder: Path, first_iteration: int):
