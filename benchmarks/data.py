@@ -33,8 +33,9 @@ from data.cache import device_source, disk_source
 from data.datasets.base import ReIDDataset, Sample
 from data.datasets.images import ImageFiles, ImageSource
 from data.loaders import ordered_loader
-from data.transfer import send
+from utils.protocols import ImageTable, Search
 from utils.run.cli import Parser, run_program
+from utils.tensors import send
 
 SIZE = (384, 192)
 SOURCE_SIZES = ((340, 150), (400, 170), (480, 200))  # SYSU-MM01's boxes vary about like this
@@ -42,22 +43,25 @@ BATCH = 128
 PADDING = 10
 
 
-class SyntheticFolder(ReIDDataset):
-    """The JPEG files of one folder, every second one infrared."""
+class JPEGFolder(ReIDDataset):
+    """The JPEG files of one folder, every third one infrared."""
 
-    name = "synthetic"
-    visible_cameras, infrared_cameras = (1,), (3,)
+    name = "JPEG"
+    visible_cameras = (1,)
+    infrared_cameras = (3,)
+    defaults = {}
+    selection = ()
 
     def list_samples(self) -> list[Sample]:
         paths = sorted(self.root.glob("*.jpg"))
-        return [Sample(path.name, identity=1, camera=1 + 2 * (i % 2), label=0) for i, path in enumerate(paths)]
+        return [Sample(path.name, identity=1, camera=1 if i % 3 else 3, label=0) for i, path in enumerate(paths)]
 
     @classmethod
-    def protocol(cls, *_) -> tuple:
+    def protocol(cls, images: ImageTable, root: Path) -> tuple[Search, ...]:
         return ()
 
 
-def make_images(folder: Path, count: int, seed: int) -> None:
+def write_images(folder: Path, count: int, seed: int) -> None:
     """Write smooth coloured noise with some grain; as JPEG it is about as large as a photograph."""
     random = np.random.default_rng(seed)
     for i in range(count):
@@ -172,8 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parameters = BatchAugment(seed=arguments.seed, padding=PADDING).draw(infrared, SIZE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_images(folder, arguments.images // BATCH * BATCH or BATCH, arguments.seed)
-        dataset = SyntheticFolder(folder, "train")
+        write_images(folder, arguments.images // BATCH * BATCH or BATCH, arguments.seed)
+        dataset = JPEGFolder(folder, "train")
         loading = measure_loading(dataset, parameters, device, arguments.repeats)
         images = ImageFiles(dataset, SIZE).take(range(BATCH))
     augmenting = measure_augmentation(images, parameters, arguments.repeats)

@@ -8,6 +8,7 @@ too; and the lower bound, the model alone on batches that are on the device.
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     batch_size, source = cfg.test_batch_size, ImageFiles(dataset, cfg.image_size)
     options = {"batch_size": batch_size, "num_workers": cfg.num_workers}
     # what passes through the model, in the batches of the extraction
-    sides = [(np.flatnonzero(~dataset.infrared), 4), (np.flatnonzero(dataset.infrared), 1)]
+    sides = [(np.flatnonzero(~dataset.infrared).tolist(), 4), (np.flatnonzero(dataset.infrared).tolist(), 1)]
     resident = [
         (normalise(source.take(positions[start : start + batch_size]).to(device)), passes)
         for positions, passes in sides
@@ -76,7 +77,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
                     for _ in range(passes):
                         model(images)
 
-        timing = measure(lambda e=extractor: e(model, all_spectra=True), repeats=repeats)
+        timing = measure(partial(extractor, model, all_spectra=True), repeats=repeats)
         alone = measure(bound, repeats=repeats).median
         found = extractor(model, all_spectra=True)
         rows.append({
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="configs/SYSU_MCJA.yml", type=Path)
     parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--images", type=at_least_one, default=96, help="how many are rendered")
+    parser.add_argument("--images", type=at_least_one, default=96, help="how many images are extracted")
     parser.add_argument("--repeats", type=at_least_one, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=json_file, metavar="FILE", help="write a report to this file")

@@ -6,6 +6,7 @@ baseline is the same step on one augmented batch that stays on the device. How f
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,22 +14,24 @@ import torch
 from benchmarks.timing import at_least_one, json_file, measure, prepare, write_report
 from configs import get_config
 from data import build_augment
+from data.augment import BatchAugment
 from data.loaders import Batch
 from engine.device import describe_device, place
 from engine.precision import build_precision
-from engine.step import Training, build_step
+from engine.step import Step, StepParts, build_step
 from losses import build_criterion
 from models import build_model
 from utils.run.cli import Parser, run_program
 
 
-class Resident:
+class Resident(BatchAugment):
     """Replaces the augmentation: returns a batch that is augmented already."""
 
     def __init__(self, images: torch.Tensor):
+        super().__init__()
         self.images = images
 
-    def __call__(self, images: torch.Tensor, is_infrared: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, infrared: torch.Tensor) -> torch.Tensor:
         return self.images
 
 
@@ -71,13 +74,17 @@ def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[s
     batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
     augment = build_augment(cfg, seed=0)
 
-    def training(augment) -> Training:
-        parts = {"model": model, "criterion": build_criterion(cfg, device), "optimizer": optimizer}
-        return Training(
-            **parts, augment=augment, dataset=None, loader=None, device=device, precision=precision, compile=cfg.compile
-        )
+    parts = StepParts(
+        model=model,
+        criterion=build_criterion(cfg, device),
+        optimizer=optimizer,
+        augment=augment,
+        device=device,
+        precision=precision,
+        compile=cfg.compile,
+    )
 
-    def run(step, fed: list[Batch]):
+    def run(step: Step, fed: list[Batch]) -> float:
         def steps_() -> None:
             for number in range(steps):
                 step(fed[number % len(fed)])
@@ -88,10 +95,10 @@ def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[s
 
     resident = batches[0]._replace(images=batches[0].images.to(device))
     augmented = augment(resident.images, resident.is_infrared)
-    bound = run(build_step(training(Resident(augmented))), [resident])
+    bound = run(build_step(replace(parts, augment=Resident(augmented))), [resident])
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    whole = run(build_step(training(augment)), batches)
+    whole = run(build_step(parts), batches)
 
     def augment_only() -> None:
         for number in range(steps):

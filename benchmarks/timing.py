@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import re
 import shlex
 import statistics
 import sys
@@ -94,7 +93,8 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float | Non
 
 def _resident_peak() -> int:
     """Peak resident memory of this process, in KiB."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0])
 
 
 def machine() -> dict[str, object]:

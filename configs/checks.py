@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -11,8 +11,7 @@ from data.samplers import SAMPLERS
 from losses import LOSSES
 from losses.soft_rank import BACKENDS
 from models.resnet import BACKBONES
-from utils.run.errors import UserError
-from utils.run.messages import shown
+from utils.run.errors import UserError, shown
 
 CHOICES: dict[str, Collection[str]] = {
     "sample_method": SAMPLERS,
@@ -28,7 +27,7 @@ CHOICES: dict[str, Collection[str]] = {
 class Rule(NamedTuple):
     """What a value must satisfy, and how a message says it."""
 
-    holds: Callable[[object], bool]
+    holds: Callable[[Any], bool]
     meaning: str
 
 

@@ -9,8 +9,7 @@ from configs.checks import check_choice, check_values, nearest
 from configs.default import strategy_cfg
 from configs.yaml_file import decode, read_yaml
 from data.datasets import DATASETS
-from utils.run.errors import UserError
-from utils.run.messages import shown, shown_name
+from utils.run.errors import UserError, shown, shown_name
 
 COMMAND_LINE = "command line"
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text (quote it)"}

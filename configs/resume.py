@@ -5,8 +5,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from configs.yaml_file import decode, read_yaml
-from utils.run.errors import UserError
-from utils.run.messages import shown
+from utils.run.errors import UserError, shown
 
 # the weights do not show these, but a network tested with other values performs worse
 UNSEEN = ("dataset", "image_size", "drop_last_stride")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from utils.run.errors import UserError
-from utils.run.messages import shown
+from utils.run.errors import UserError, shown
 
 
 def read_yaml(path: Path) -> dict[str, object]:

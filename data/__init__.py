@@ -10,7 +10,6 @@ from data.cache import device_source, disk_source
 from data.datasets import DATASETS
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageFiles, ImageSource
-from data.loaders import Loader, train_loader
 from data.samplers import EpochSampler, Sizes
 from data.unreadable import find_unreadable
 from utils.run.errors import UserError
@@ -62,12 +61,6 @@ def cache_folder(cfg: CfgNode) -> Path:
 def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSampler:
     sizes = Sizes(cfg.p_size, cfg.k_size, cfg.batch_size)
     return EpochSampler(dataset.labels, dataset.infrared, method=cfg.sample_method, sizes=sizes, seed=seed)
-
-
-def build_train_loader(cfg: CfgNode, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Loader:
-    sampler = build_sampler(cfg, dataset, seed=seed)  # before the source, which may take minutes
-    source = build_source(cfg, dataset, device)
-    return train_loader(dataset, source, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda")
 
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.hue import adjust_hue
-from data.transfer import send
 from data.vimc import channel_cutmix, spectrum_jitter, weighted_grayscale
+from utils.tensors import send
 
 NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to the colours of an image
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -93,7 +93,8 @@ class BatchAugment:
 
     def __call__(self, images: Tensor, infrared: Tensor) -> Tensor:
         """``images`` uint8 (B, 3, H, W) on any device, ``infrared`` (B,) booleans on the CPU."""
-        return augment(images, self.draw(infrared, images.shape[-2:]))
+        height, width = images.shape[-2:]
+        return augment(images, self.draw(infrared, (height, width)))
 
     def draw(self, infrared: Tensor, size: tuple[int, int]) -> Parameters:
         """Parameters for a batch of images of ``size`` (height, width)."""
@@ -175,7 +176,8 @@ def _normalise_in_place(images: Tensor) -> Tensor:
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, (3, 1, 1). Cached, because the copy to a GPU waits for it."""
     with torch.inference_mode(False):  # training uses them too
-        return tuple(torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean, std
 
 
 def _change_colours(images: Tensor, parameters: Parameters) -> Tensor:

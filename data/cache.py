@@ -29,8 +29,8 @@ from tqdm import tqdm
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageFiles
 from data.loaders import ordered_loader
-from data.transfer import send
 from utils.run.errors import UserError
+from utils.tensors import send
 
 FORMAT = 2  # of the file; to be raised when images are made differently
 HEADER_BYTES = 4096  # a page, so that the images behind it are aligned
@@ -211,7 +211,7 @@ def _write(file: CacheFile, chunks: Iterable[Tensor]) -> None:
         with partial.open("xb") as opened:
             opened.write(file.header)
             for chunk in chunks:
-                opened.write(chunk.numpy())
+                opened.write(chunk.numpy().data)
             opened.flush()
             os.fsync(opened.fileno())
         partial.replace(path)

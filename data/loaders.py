@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
@@ -76,7 +77,7 @@ class ProcessLoader(DataLoader):
             **options,
         )
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # the hint names a private class
         with _report_dead_workers():
             iterator = super().__iter__()
         if self.num_workers > 0 and threading.current_thread() is threading.main_thread():
@@ -92,7 +93,7 @@ class ProcessLoader(DataLoader):
     def close(self) -> None:
         """End the workers now. The garbage collector may take 5 s for each."""
         iterator, self._iterator = self._iterator, None
-        if self.num_workers > 0 and iterator is not None:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()
 
 
@@ -115,7 +116,7 @@ Loader = ProcessLoader | DirectLoader
 def train_loader(
     dataset: ReIDDataset, source: ImageSource, sampler: EpochSampler, *, num_workers: int, pin_memory: bool
 ) -> Loader:
-    """The batches that ``sampler`` lists; ``loader.batch_sampler`` is the sampler."""
+    """The batches that ``sampler`` lists."""
     return _loader(ImageBatches(dataset, source), sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 

@@ -1,32 +1,37 @@
 """Training and testing."""
 
 import torch
-from torch import nn
 from torch.optim import Adam
 from yacs.config import CfgNode
 
-from data import build_augment, build_source, build_train_loader
+from data import build_augment, build_sampler, build_source
 from data.datasets.base import ReIDDataset
+from data.loaders import train_loader
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
 from engine.precision import build_precision, inference_dtype
 from engine.step import Training
 from engine.trainer import Schedule
 from losses import build_criterion
+from models import MCJA
 from utils.rerank import MSER
 
 
-def build_training(
-    cfg: CfgNode, model: nn.Module, dataset: ReIDDataset, device: torch.device, *, seed: int
-) -> Training:
+def build_training(cfg: CfgNode, model: MCJA, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
+    """Everything that the configured training uses. Fills the cache, if there is one and it is new."""
     optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
+    criterion = build_criterion(cfg, device)
+    sampler = build_sampler(cfg, dataset, seed=seed)  # before the cache is filled, which may take minutes
+    source = build_source(cfg, dataset, device)
     return Training(
         model=model,
-        criterion=build_criterion(cfg, device),
+        criterion=criterion,
         optimizer=optimizer,
         augment=build_augment(cfg, seed=seed),
         dataset=dataset,
-        loader=build_train_loader(cfg, dataset, device, seed=seed),
+        sampler=sampler,
+        source=source,
+        loader=train_loader(dataset, source, sampler, num_workers=cfg.num_workers, pin_memory=device.type == "cuda"),
         device=device,
         precision=build_precision(
             model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
@@ -36,11 +41,13 @@ def build_training(
 
 
 def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
+    """When the configured training does what."""
     keys = ("lr", "num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
     return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
 
 
 def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
+    """Evaluation on the test set ``dataset``, as configured."""
     extractor = Extractor(
         dataset,
         build_source(cfg, dataset, device),

@@ -1,15 +1,19 @@
 """The device that a run computes on."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from utils.run.errors import UserError
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def select_device(gpu: str = "auto") -> torch.device:
     """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, or the index of a GPU.
 
-    Turns TF32 off, so that float32 is float32 on every device.
+    Also turns TF32 off: float32 is computed with full precision on every device.
 
     Raises:
         UserError: the GPU does not exist. There is no silent fallback to the CPU.
@@ -35,11 +39,12 @@ def _current(index: int) -> torch.device:
     return device
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: Model, device: torch.device) -> Model:
     """Move ``model`` to ``device``, in the memory format that is fast there."""
+    model.to(device)
     if device.type == "cuda":  # tensor cores need channels-last
-        return model.to(device, memory_format=torch.channels_last)
-    return model.to(device)
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def describe_device(device: torch.device) -> str:

@@ -1,4 +1,8 @@
-"""Extract the features of a test set: one forward pass per infrared image, one per spectrum of a visible image."""
+"""Extract the features of a test set.
+
+A visible image has four spectra: the image itself, and its red, green and blue channel, each replicated to three
+channels. It takes four forward passes, an infrared image takes one.
+"""
 
 from collections.abc import Sequence
 
@@ -12,8 +16,8 @@ from data.augment import normalise
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader, ordered_loader
-from data.transfer import send
 from utils.features import SPECTRA, Features
+from utils.tensors import send
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
@@ -22,9 +26,9 @@ class Extractor:
     """Extracts the features of one data set with any model. The loaders are kept between calls.
 
     Args:
-        source: where the images of ``dataset`` are read from.
-        device: of the models.
-        dtype: that the forward pass is cast to; None for float32.
+        source: the source of the images of ``dataset``.
+        device: the device of the models.
+        dtype: the dtype of the forward pass (autocast); None for float32.
     """
 
     def __init__(
@@ -38,27 +42,33 @@ class Extractor:
         dtype: torch.dtype | None = None,
     ):
         self.dataset, self.source, self.device, self.dtype = dataset, source, device, dtype
-        options = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": device.type == "cuda"}
         self.loaders: dict[str, Loader] = {
-            modality: ordered_loader(dataset, source, np.flatnonzero(chosen).tolist(), **options)
+            modality: ordered_loader(
+                dataset,
+                source,
+                np.flatnonzero(chosen).tolist(),
+                batch_size=batch_size,
+                num_workers=num_workers,
+                pin_memory=device.type == "cuda",
+            )
             for modality, chosen in (("infrared", dataset.infrared), ("visible", ~dataset.infrared))
             if chosen.any()
         }
 
     def __call__(self, model: nn.Module, *, all_spectra: bool) -> Features:
-        """Float32 features in the order of the data set; only of the original images unless ``all_spectra``."""
+        """Float32 features in the order of the data set; without ``all_spectra`` only of the spectrum ``original``."""
         spectra = SPECTRA if all_spectra else SPECTRA[:1]
-        features: np.ndarray | None = None
         was_training = model.training
         model.eval()
-        for modality, loader in self.loaders.items():
-            own = spectra if modality == "visible" else SPECTRA[:1]
-            positions, embeddings = self._forward_all(model, loader, own, modality)
-            if features is None:
-                features = np.empty((len(spectra), len(self.dataset), embeddings.shape[2]), dtype=np.float32)
-            features[:, positions] = embeddings  # infrared images have one spectrum, which is copied to all
+        parts = [
+            self._forward_all(model, loader, spectra if modality == "visible" else SPECTRA[:1], modality)
+            for modality, loader in self.loaders.items()
+        ]
         model.train(was_training)
-        dataset = self.dataset
+        dataset, dimensions = self.dataset, parts[0][1].shape[2]
+        features = np.empty((len(spectra), len(dataset), dimensions), dtype=np.float32)
+        for positions, embeddings in parts:
+            features[:, positions] = embeddings  # infrared images have one spectrum, which is copied to all
         return Features(dataset.paths, dataset.identities, dataset.cameras, dict(zip(spectra, features, strict=True)))
 
     def close(self) -> None:
@@ -71,7 +81,7 @@ class Extractor:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the loader's images (N,), and their embeddings (spectra, N, D)."""
         positions: list[Tensor] = []
-        embeddings: list[Tensor] = []  # stay on the device until the end, so that no batch waits for it
+        embeddings: list[Tensor] = []  # stay on the device until the end, so that no batch synchronises
 
         @torch.inference_mode()
         def step(engine: Engine, batch: Batch) -> None:

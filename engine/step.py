@@ -2,44 +2,55 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from data.augment import BatchAugment
 from data.datasets.base import ReIDDataset
+from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader
-from data.transfer import send
+from data.samplers import EpochSampler
 from engine.precision import ApexPrecision, TorchPrecision
 from losses.criterion import Criterion
+from models import MCJA
 from utils.run.errors import UserError
-from utils.tensors import at_least_float32
+from utils.tensors import at_least_float32, send
 
 Step = Callable[[Batch], dict[str, Tensor]]
 
 
-@dataclass
-class Training:
+@dataclass(kw_only=True)
+class StepParts:
     """Everything that a training step uses."""
 
-    model: nn.Module
+    model: MCJA
     criterion: Criterion
     optimizer: Optimizer
     augment: BatchAugment
-    dataset: ReIDDataset
-    loader: Loader  # of the data set's batches
     device: torch.device
     precision: TorchPrecision | ApexPrecision
-    compile: bool = False  # model and losses become one graph of fixed shapes
+    compile: bool = False  # compile model and losses to one graph of fixed shapes
 
 
-def build_step(training: Training) -> Step:
-    """The step as a function of a batch; returns accuracy and losses.
+@dataclass(kw_only=True)
+class Training(StepParts):
+    """Everything that a training uses: the parts of its step, and its data."""
 
-    It never waits for the device: the returned scalars stay there.
+    dataset: ReIDDataset
+    sampler: EpochSampler
+    source: ImageSource
+    loader: Loader  # of the batches that the sampler lists, with images from the source
+
+
+def build_step(parts: StepParts) -> Step:
+    """The step as a function of a batch. It returns the accuracy (a fraction) and each loss, as scalars.
+
+    It does not synchronise with the device: the scalars stay there.
     """
-    model, device, precision = training.model, training.device, training.precision
+    model, device, precision = parts.model, parts.device, parts.precision
 
     def forward(images: Tensor, labels: Tensor, is_infrared: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with precision.autocast():
@@ -47,17 +58,17 @@ def build_step(training: Training) -> Step:
         with precision.no_autocast():
             embeddings = at_least_float32(embeddings)
             logits = model.classifier(embeddings)
-            return logits, training.criterion(embeddings, logits, labels, is_infrared)
+            return logits, parts.criterion(embeddings, logits, labels, is_infrared)
 
-    if training.compile:
+    if parts.compile:
         forward = compile_graph(forward)
 
     def step(batch: Batch) -> dict[str, Tensor]:
         model.train()
-        images = training.augment(send(batch.images, device), batch.is_infrared)
+        images = parts.augment(send(batch.images, device), batch.is_infrared)
         labels = send(batch.labels, device)
         logits, losses = forward(images, labels, send(batch.is_infrared, device))
-        precision.step(sum(losses.values()), training.optimizer)
+        precision.step(reduce(torch.add, losses.values()), parts.optimizer)
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         return {"cls_acc": accuracy, **{name: loss.detach() for name, loss in losses.items()}}
 
@@ -65,7 +76,7 @@ def build_step(training: Training) -> Step:
 
 
 def compile_graph(function: Callable) -> Callable:
-    """``function`` compiled to one graph of fixed shapes at its first call.
+    """``function``, compiled to one graph of fixed shapes when it is first called.
 
     Raises:
         UserError: torch could not compile it, most often because there is no C++ compiler.

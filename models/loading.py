@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.run.errors import UserError
-from utils.run.messages import reason, shown_name
+from utils.run.errors import UserError, reason, shown_name
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +65,7 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     Raises:
         UserError: the file cannot be read, or nothing in it fits.
     """
+    state: Mapping[str, Tensor]
     if isinstance(path_or_state_dict, str | Path):
         source, state = str(path_or_state_dict), read_state_dict(path_or_state_dict)
     else:

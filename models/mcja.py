@@ -1,6 +1,7 @@
 """The MCJA network: ResNet with adapters, generalised mean pooling, BatchNorm neck and classifier."""
 
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.mda import MDA
 from models.resnet import build_resnet
@@ -75,7 +76,7 @@ def generalised_mean_pool(x: Tensor, power: float = GEM_POWER) -> Tensor:
     return (at_least_float32(x).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
 
 
-def _out_channels(block: nn.Module) -> int:
+def _out_channels(block: BasicBlock | Bottleneck) -> int:
     """Output channels of a residual block: those of its last BatchNorm."""
-    last = block.bn3 if hasattr(block, "bn3") else block.bn2
+    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
     return last.num_features

@@ -10,8 +10,7 @@ from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNe
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.loading import read_state_dict
-from utils.run.errors import UserError
-from utils.run.messages import reason
+from utils.run.errors import UserError, reason
 
 
 class Backbone(NamedTuple):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from configs import get_config
 from tools.synthetic import make_synthetic
@@ -15,7 +16,7 @@ from utils.run.files import write_json
 CONFIG = "configs/demo.yml"
 SEED = 8
 # many people with few images each: accuracy on new people depends on how many others were learned from
-DATA = {"identities": 480, "images_per_camera": 2, "test_identities": 30, "seed": SEED}
+DATA: dict[str, Any] = {"identities": 480, "images_per_camera": 2, "test_identities": 30, "seed": SEED}
 
 
 def main() -> int:

@@ -1,9 +1,12 @@
-"""Metrics, re-ranking, protocols, results and other small parts that need nothing else of the project."""
+"""Metrics, re-ranking, protocols, results, and the plumbing of runs. Imports nothing else of the project.
+
+Import it before torch: it sets environment variables that torch and its libraries read when they are loaded.
+"""
 
 import os
 
-# Before torch is imported: its CPU threads would otherwise spin while they wait for each other, and lose their cores to
-# loader processes in the middle of every parallel region; on two cores that makes a training step ten times slower.
+# OpenMP threads wait without spinning. Spinning threads compete with the loader workers for the cores: on two cores, a
+# training step then takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Large tensors in large pages: otherwise page faults take half the time of augmenting a batch on a CPU.
+# Use huge pages for large tensors. Otherwise page faults take half the time of augmenting a batch on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.run.errors import UserError
+from utils.run.errors import UserError, reason
 from utils.run.files import write_atomically
-from utils.run.messages import reason
 from utils.tensors import as_tensor
 
 MAX_COMPRESSION = 50  # of files that unpack to more than UNCHECKED_BYTES; real features reach about 1.1
@@ -72,7 +71,8 @@ class Features:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file with the arrays paths, identities, cameras and one per spectrum."""
         arrays = {"paths": self.paths, "identities": self.identities, "cameras": self.cameras, **self.spectra}
-        write_atomically(Path(path), lambda file: np.savez(file, **arrays))
+        # by numpy's hint, one of the arrays could be the argument allow_pickle
+        write_atomically(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":
@@ -89,8 +89,11 @@ class Features:
                 if missing:
                     raise ValueError(f"it lacks the array {missing[0]}")
                 spectra = {name: _of_kind(arrays, name, "fiu") for name in SPECTRA if name in arrays}
-                labels = (_of_kind(arrays, name, "iu").astype(np.int64) for name in ("identities", "cameras"))
-                return cls(_of_kind(arrays, "paths", "U"), *labels, spectra)
+                paths = _of_kind(arrays, "paths", "U")
+                identities, cameras = (
+                    _of_kind(arrays, name, "iu").astype(np.int64) for name in ("identities", "cameras")
+                )
+                return cls(paths, identities, cameras, spectra)
         except FileNotFoundError:
             raise UserError(f"{path}: no such features file") from None
         except Exception as error:  # numpy and zipfile raise errors of many types for a damaged file

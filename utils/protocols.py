@@ -79,8 +79,10 @@ def _score(features: Features, protocol: Sequence[Search], mser: MSER | None, de
     results: dict[str, SettingResult] = {}
     for search in protocol:
         results |= _plain(features, search, device)
-    for search in protocol if mser else ():
-        results |= {f"{name}/mser": result for name, result in _reranked(features, search, mser, device).items()}
+    if mser:
+        for search in protocol:
+            reranked = _reranked(features, search, mser, device)
+            results |= {f"{name}/mser": result for name, result in reranked.items()}
     return results
 
 

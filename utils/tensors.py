@@ -1,4 +1,4 @@
-"""Arrays as tensors, and blocks of rows."""
+"""Small helpers for tensors: conversion, copies to a device, blocks of rows."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ def as_tensor(values: np.ndarray | Tensor) -> Tensor:
     """A tensor without its graph, or an array as a CPU tensor, without a copy where torch can share its memory."""
     if isinstance(values, Tensor):
         return values.detach()
-    values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements="CW")
+    values = np.require(values, dtype=values.dtype.newbyteorder("="), requirements=["C", "W"])
     return torch.from_numpy(values)
 
 
@@ -22,5 +22,15 @@ def blocks(rows: int, width: int) -> list[slice]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; other dtypes as they are."""
+    """A float16 or bfloat16 tensor as float32, a float32 or float64 tensor as it is."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``, copied asynchronously to a GPU.
+
+    Only copies from pinned memory are asynchronous, so a CPU tensor is pinned first.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class ReIDDataset(ABC):
     # Gallery images from the query's own location are ignored. A camera that is not listed is a location of its own.
     locations: ClassVar[Mapping[int, int]] = {}
     # values of the configuration keys that depend on the data set: num_id, num_cam, data_root, mser_k1, ...
-    defaults: ClassVar[Mapping[str, object]]
+    defaults: ClassVar[Mapping[str, Any]]
     published: ClassVar[Mapping[str, Counts]] = {}  # size of each split, where it is published
     selection: ClassVar[tuple[str, ...]]  # the settings whose mean rank-1 selects the best model
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from data.datasets.base import ReIDDataset
-from utils.run.errors import UnreadableImage
-from utils.run.messages import reason
+from utils.run.errors import UnreadableImage, reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no formats whose decoders start other programs
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # at most eight bits per channel

@@ -3,13 +3,13 @@
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.io
 
 from data.datasets.lists import file_problem, require
-from utils.run.errors import UserError
-from utils.run.messages import reason
+from utils.run.errors import UserError, reason
 
 TRIALS = 10
 VARIABLE = "rand_perm_cam"
@@ -66,7 +66,7 @@ def read_matlab(path: Path) -> dict[str, np.ndarray]:
 
 def _check_compressed_parts(content: bytes) -> None:
     """Raise ``zlib.error`` or ``ValueError`` unless each compressed part unpacks with the right checksum."""
-    order = "big" if content[126:128] == b"MI" else "little"
+    order: Literal["big", "little"] = "big" if content[126:128] == b"MI" else "little"
     position = 128  # behind the header; each part is its type, its size and its content
     while position + 8 <= len(content):
         kind, size = (int.from_bytes(content[position + i : position + i + 4], order) for i in (0, 4))

@@ -96,14 +96,16 @@ class RegDB(ReIDDataset):
             if not len(positions):
                 raise UserError(f"there is no {modality} image (camera {CAMERAS[modality]})")
         locations = cls.locations_of(images.cameras)
-        galleries = {"infrared_to_visible": (np.arange(len(pool)),)}
-        return (
-            Search(
-                *(query, pool, locations[query], locations[pool], galleries),
-                neighbours="all",
-                reverse="visible_to_infrared",
-            ),
+        search = Search(
+            query=query,
+            pool=pool,
+            query_locations=locations[query],
+            pool_locations=locations[pool],
+            galleries={"infrared_to_visible": (np.arange(len(pool)),)},
+            neighbours="all",
+            reverse="visible_to_infrared",
         )
+        return (search,)
 
 
 def _parse_line(line: str, index: Path, top: str) -> tuple[str, int]:

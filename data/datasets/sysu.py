@@ -144,7 +144,12 @@ def _galleries(
     try:
         return tuple(
             np.array(
-                [column[(*key, n)] for key in seen for n in permutations[key][trial, :shots].tolist()], dtype=np.int64
+                [
+                    column[camera, identity, instance]
+                    for camera, identity in seen
+                    for instance in permutations[camera, identity][trial, :shots].tolist()
+                ],
+                dtype=np.int64,
             )
             for trial in range(trials)
         )

@@ -110,7 +110,7 @@ def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
         normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # its constants are cached
         gpu.waits.clear()
         progress = Progress()
-        finite = FiniteLoss(training.loader.batch_sampler, training.dataset.paths, progress, DEVICE)
+        finite = FiniteLoss(training.sampler, training.dataset.paths, progress, DEVICE)
         step = build_step(training)
         for batch in training.loader:
             progress.add(step(batch))

@@ -50,7 +50,7 @@ def consumed(monkeypatch) -> list[list[int]]:
 def test_an_epoch_is_exactly_the_samplers_list(workers, consumed, tmp_path):
     training = make_training(workers=workers)
     train(training, make_schedule(num_epoch=12, eval_interval=0), tmp_path)
-    sampler, expected, lengths = training.loader.batch_sampler, [], set()
+    sampler, expected, lengths = training.sampler, [], set()
     for epoch in range(1, 13):
         sampler.set_epoch(epoch)
         expected += sampler.batches.tolist()
@@ -62,7 +62,7 @@ def test_an_epoch_is_exactly_the_samplers_list(workers, consumed, tmp_path):
 def test_epochs_of_any_length_follow_each_other(consumed, tmp_path):
     training = make_training()
     lengths = {1: 9, 2: 1, 3: 2, 4: 1}
-    sampler = training.loader.batch_sampler
+    sampler = training.sampler
     draw = sampler.set_epoch
 
     def cut(epoch: int) -> None:
@@ -98,8 +98,8 @@ def test_log_lines_and_curves_are_means_over_log_period_iterations(period, tmp_p
     board.Reload()
     expected, start = [], 0
     for epoch in (1, 2):  # a period that an epoch cuts short has no line
-        training.loader.batch_sampler.set_epoch(epoch)
-        batches = len(training.loader.batch_sampler)
+        training.sampler.set_epoch(epoch)
+        batches = len(training.sampler)
         own = values[start : start + batches]
         start += batches
         expected += [own[i : i + period] for i in range(0, batches - period + 1, period)]
@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         train(training, make_schedule(), tmp_path)
     report = json.loads((tmp_path / "not_finite.json").read_text())
     assert (report["epoch"], report["iteration"]) == (1, 1)
-    training.loader.batch_sampler.set_epoch(1)
-    assert report["images"] == [training.dataset.paths[i] for i in training.loader.batch_sampler.batches[0]]
+    training.sampler.set_epoch(1)
+    assert report["images"] == [training.dataset.paths[i] for i in training.sampler.batches[0]]
     assert [path.name for path in tmp_path.glob("*.pth")] == ["state_00000000.pth"]  # from before it was lost
 
 

@@ -58,6 +58,8 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
         augment=BatchAugment(seed=0, padding=1),
         dataset=data,
+        sampler=sampler,
+        source=None,
         loader=ProcessLoader(data, batch_sampler=sampler, num_workers=workers),
         device=CPU,
         precision=TorchPrecision(CPU),
@@ -120,7 +122,7 @@ def assert_same(training: Training, expected: Training, folder: Path, expected_f
 
 def losses_of(training: Training, epochs: int = 2) -> list[float]:
     """The sum of the losses at each step."""
-    step, sampler, found = build_step(training), training.loader.batch_sampler, []
+    step, sampler, found = build_step(training), training.sampler, []
     for epoch in range(1, epochs + 1):
         sampler.set_epoch(epoch)
         for batch in training.loader:

@@ -75,7 +75,7 @@ def _sums_of_minima(a: Tensor, b: Tensor) -> Tensor:
     sums = torch.zeros(len(a) * len(b), dtype=torch.int32, device=a.device)
     total = int(pairs_until[-1]) if len(pairs_until) else 0
     first = torch.searchsorted(pairs_until, torch.arange(0, total, PAIRS, device=a.device), right=True)
-    # parts of about PAIRS pairs, of whole entries of a
+    # the entries of a are cut into parts that have about PAIRS pairs each
     entry_bounds = [*first.cpu().tolist(), len(pairs_until)]
     pair_bounds = [*(pairs_until - length)[first].cpu().tolist(), total]
     for part, low, high in zip(map(slice, entry_bounds, entry_bounds[1:]), pair_bounds, pair_bounds[1:], strict=False):

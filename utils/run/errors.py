@@ -1,6 +1,13 @@
-"""User and environment errors, as opposed to bugs."""
+"""User and environment errors, as opposed to bugs, and how their messages show values."""
 
 import signal
+from reprlib import Repr
+
+MAX_LENGTH = 400  # characters of a shown value
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_REPR.maxlist = _REPR.maxtuple = 10
 
 
 class UserError(ValueError):
@@ -40,3 +47,23 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}" + (f"; {self.hint}" if self.hint else "")
+
+
+def shown(value: object) -> str:
+    """``repr`` in one short printable line, for messages."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
+
+
+def shown_name(name: object) -> str:
+    """A short printable name as it is; anything else as :func:`shown`."""
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 120 else shown(name)
+
+
+def reason(error: Exception, max_length: int = 200) -> str:
+    """The message of ``error`` in one short printable line, or its type if it has no message."""
+    message = "".join(filter(str.isprintable, " ".join(str(error).split())))
+    return message[:max_length] or type(error).__name__

@@ -18,7 +18,7 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all.
 
     ``write`` fills a temporary file in the same folder, which is flushed to disk and then renamed to ``path``. If
