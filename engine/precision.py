@@ -48,7 +48,7 @@ class ApexPrecision:
     """``apex.amp`` O1, which the released code uses.
 
     apex patches torch's functions, so they cast everywhere outside ``no_autocast``. It also caches half-precision
-    copies of the weights until the next step, so other weights that are loaded into the model have no effect until then.
+    copies of the weights until the next step, so other weights that are loaded into the model have no effect before.
     To test other weights, build a new model.
     """
 
