@@ -87,7 +87,7 @@ GREY_16 = Image.fromarray(np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 3
 NOT_READ = {
     "empty": (b"", "is none of JPEG"),
     "text": (b"no image at all", "is none of JPEG"),
-    "16-bit grey": (encoded("PNG", GREY_16), "is of mode I"),
+    "16-bit grey": (encoded("PNG", GREY_16), "has mode I"),
     "animated gif": (encoded("GIF", **SECOND), "is animated"),
     "animated png": (encoded("PNG", **SECOND), "is animated"),
     "animated webp": (encoded("WEBP", **SECOND), "is animated"),
