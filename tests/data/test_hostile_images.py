@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets.images import MOST_PIXELS, read_image
+from data.datasets.images import MAX_PIXELS, read_image
 from tests.helpers.fuzzing import mutations, outcome, report, why
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def test_16_bit_colour_keeps_its_upper_half(tmp_path):
 # Pillow is silent up to 89 million pixels, warns up to 179 million, and refuses above
 @pytest.mark.parametrize("side", [6000, 10000, 20000])
 def test_decompression_bombs_are_refused_before_they_are_decoded(side, tmp_path, recwarn):
-    assert side**2 > MOST_PIXELS
+    assert side**2 > MAX_PIXELS
     path = tmp_path / "0001.jpg"
     path.write_bytes(png_of(side, side, 8, 2, bytes(10**6)))
     tracemalloc.start()

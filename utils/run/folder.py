@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -86,7 +86,8 @@ class RunFolder:
         except UserError as error:
             models = [path.name for path in self.path.glob("*.pth")]
             if not models or (isinstance(error, UnreadableImage) and all(map(INITIAL_STATE.fullmatch, models))):
-                set_up_logging()  # closes the log
+                with suppress(OSError):  # of a full disk
+                    set_up_logging()  # closes the log
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
