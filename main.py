@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arguments.continued} is complete: its results are in {arguments.continued / RESULTS}")
         return 0
     run = open_run(arguments)
-    parts = build(run)  # whatever can fail because of the input comes before a new run folder is made
+    parts = build(run)  # errors in the input are found here, before a new run folder is made
     folder = start(run, parts, arguments)
     with folder.removed_if_nothing_was_trained(), closing(parts.evaluator):
         try:
@@ -88,7 +88,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 class Run(NamedTuple):
-    """What a run needs to be built: its configuration, device and seed."""
+    """Configuration, device, seed and folder of a run."""
 
     cfg: CfgNode
     device: torch.device
@@ -97,7 +97,7 @@ class Run(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a run works with."""
+    """Model, training and evaluator of a run."""
 
     model: MCJA
     training: Training | None  # None if the run only tests
@@ -123,7 +123,10 @@ def build(run: Run) -> Parts:
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
     require_testable(test_set)
-    model, notes = restorable_model(run) if run.folder and has_states(run.folder.path) else initial_model(run)
+    if run.folder and has_states(run.folder.path):
+        model, notes = build_model(cfg, pretrained="none"), []  # the training state holds the weights
+    else:
+        model, notes = initial_model(run)
     place(model, device)
     training = build_training(cfg, model, train_set, device, seed=run.seed) if train_set else None
     evaluator = build_evaluator(cfg, test_set, device)
@@ -135,22 +138,17 @@ def build(run: Run) -> Parts:
 
 
 def initial_model(run: Run) -> tuple[MCJA, list[str]]:
-    """The network that a run starts with, and what the log should say of its weights."""
+    """The network with its initial weights, and notes about them for the log."""
     if run.folder and any(run.folder.path.glob("*.pth")):
         raise UserError(f"--continue: {run.folder.path} holds models, but no training state; start a new run")
-    origin = check_resume(run.cfg)
+    warning = check_resume(run.cfg)
     model, report = build_initial_model(run.cfg)
     weights = f"weights from {run.cfg.resume}: {report}" if report else ""
-    return model, [note for note in (weights, origin) if note]
-
-
-def restorable_model(run: Run) -> tuple[MCJA, list[str]]:
-    """The network of a run that continues; its weights come from the training state."""
-    return build_model(run.cfg, pretrained="none"), []
+    return model, [note for note in (weights, warning) if note]
 
 
 def start(run: Run, parts: Parts, arguments: argparse.Namespace) -> RunFolder:
-    """Create the folder of a new run, or note in it that the run continues; begin the log."""
+    """Create the folder of a new run, or note the continuation of a stopped one, and start the log."""
     cfg, device, warnings = run.cfg, describe_device(run.device), []
     if run.folder:
         folder = run.folder
@@ -169,7 +167,7 @@ def start(run: Run, parts: Parts, arguments: argparse.Namespace) -> RunFolder:
 
 
 def train_model(cfg: CfgNode, parts: Parts, folder: Path) -> int | None:
-    """Train to the last epoch; the epoch of the best model."""
+    """Train to the last epoch. Returns the epoch of the best model, None if no epoch was evaluated."""
     if not parts.training:
         return None
     if not has_states(folder):
@@ -179,7 +177,7 @@ def train_model(cfg: CfgNode, parts: Parts, folder: Path) -> int | None:
 
 
 def test_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, Results]:
-    """Test the checkpoint ``resume``, or the best and the last model; the first results are the main ones."""
+    """Test the checkpoint ``resume``, or the best and the last model. The first model gives the main results."""
     models = trained_models(cfg, parts, folder) if parts.training else {"resume": parts.model}
     results: dict[str, Results] = {}
     for name, model in models.items():
@@ -196,7 +194,9 @@ def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, MCJA]:
     save_state(last.state_dict(), folder / LAST)
     if not (folder / BEST).exists() or same_state(read_state_dict(folder / BEST), last.state_dict()):
         return {"best and last": last}
-    best = place(build_model(cfg, pretrained="none"), parts.evaluator.device)  # apex may cache weights of `last`
+    best = place(
+        build_model(cfg, pretrained="none"), parts.evaluator.device
+    )  # a new model, because apex caches weights of `last`
     load_weights(best, folder / BEST)
     return {"best": best, "last": last}
 

@@ -24,10 +24,10 @@ from data.augment import (
     HUE,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    JITTER,
     PADDING_VALUE,
+    SPECTRUM,
+    AugmentParameters,
     BatchAugment,
-    Parameters,
     augment,
 )
 from data.cache import device_source, disk_source
@@ -73,7 +73,7 @@ def write_images(folder: Path, count: int, seed: int) -> None:
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
 
 
-def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
+def augment_one(image: Image.Image, p: AugmentParameters, i: int) -> Tensor:
     """Augment one image with PIL and torchvision: with the i-th parameters, to a normalised tensor (3, H, W)."""
     kind, background, foreground = int(p.colour[i]), int(p.background[i]), int(p.foreground[i])
     size = image.height, image.width
@@ -88,7 +88,7 @@ def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
         top, left, height, width = p.cutmix_box[i].tolist()
         grey[top : top + height, left : left + width] = pixels[top : top + height, left : left + width, foreground]
         image = Image.fromarray(grey).convert("RGB")
-    elif kind == JITTER:
+    elif kind == SPECTRUM:
         image = Image.blend(image.getchannel(background).convert("RGB"), image, float(p.factor[i]))
     if p.flip[i]:
         image = functional.hflip(image)
@@ -100,7 +100,7 @@ def augment_one(image: Image.Image, p: Parameters, i: int) -> Tensor:
     return functional.erase(tensor, top, left, height, width, torch.tensor(0.0), inplace=True)
 
 
-def load_one_by_one(dataset: ReIDDataset, parameters: Parameters) -> None:
+def load_one_by_one(dataset: ReIDDataset, parameters: AugmentParameters) -> None:
     """Decode, resize and augment image after image, as the released code does, and stack them to batches."""
     for start in range(0, len(dataset), BATCH):
         tensors = []
@@ -138,7 +138,7 @@ def compare(case: str, baseline: str, timings: dict[str, Timing], images: int) -
 
 
 def measure_loading(
-    dataset: ReIDDataset, parameters: Parameters, device: torch.device, repeats: int
+    dataset: ReIDDataset, parameters: AugmentParameters, device: torch.device, repeats: int
 ) -> dict[str, Timing]:
     def finish(images: Tensor) -> Tensor:
         return augment(send(images, device), parameters)
@@ -156,7 +156,7 @@ def measure_loading(
     return {method: measure(function, repeats=repeats) for method, function in methods.items()}
 
 
-def measure_augmentation(images: Tensor, parameters: Parameters, repeats: int) -> dict[str, Timing]:
+def measure_augmentation(images: Tensor, parameters: AugmentParameters, repeats: int) -> dict[str, Timing]:
     decoded = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
     methods = {
         "one by one": lambda: torch.stack([augment_one(image, parameters, i) for i, image in enumerate(decoded)]),

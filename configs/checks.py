@@ -1,4 +1,4 @@
-"""Which values configuration keys may take, alone and together."""
+"""Check the values of the configuration keys, each alone and together."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ CHOICES: dict[str, Collection[str]] = {
 
 
 class Rule(NamedTuple):
-    """What a value must satisfy, and how a message says it."""
+    """A condition on a value, and its text in error messages."""
 
     holds: Callable[[Any], bool]
     meaning: str
@@ -66,7 +66,9 @@ def check_values(cfg: CfgNode, sources: Mapping[str, str]) -> None:
     for key, rule in RULES.items():
         if not rule.holds(cfg[key]):
             raise UserError(f"{_given(cfg, key, sources)} should be {rule.meaning}")
-    for key, advice in _conflicts(cfg):
+    conflict = next(_conflicts(cfg), None)
+    if conflict:
+        key, advice = conflict
         raise UserError(f"{_given(cfg, key, sources)}: {advice}")
 
 
@@ -77,13 +79,13 @@ def check_choice(cfg: CfgNode, key: str, choices: Collection[str], sources: Mapp
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the valid name most like ``name``, or an empty string."""
+    """``"; did you mean 'x'?"`` with the most similar valid name, or an empty string."""
     matches = get_close_matches(str(name).lower(), list(valid), n=1, cutoff=0.4)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
-    """Values that do not go together: the key to name in the message, and what to do."""
+    """Values that exclude each other, as (key, error message)."""
     if not any(cfg[name] for name in LOSSES):
         yield next(iter(LOSSES)), f"{', '.join(LOSSES)} are all off: nothing to learn from"
     sampler = SAMPLERS[cfg.sample_method]
@@ -99,4 +101,5 @@ def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
 
 
 def _given(cfg: CfgNode, key: str, sources: Mapping[str, str]) -> str:
+    """Key, value and source, which begin each message."""
     return f"{key}: {shown(cfg[key])} ({sources.get(key, 'default')})"

@@ -14,15 +14,19 @@ MAY_CHANGE = ("num_workers", "cache", "cache_dir", "data_root", "checkpoint_minu
 
 
 def get_continued_config(path: Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """The configuration in a run's folder, with overrides of ``MAY_CHANGE``.
+    """The configuration of the run that is continued, with overrides of the keys in ``MAY_CHANGE``.
+
+    Args:
+        path: ``config.yml`` in the folder of the run.
+        overrides: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        UserError: as :func:`get_config`; a key is missing in the file; an override could change the results; or the
-            run only tests.
+        UserError: as :func:`get_config`; or a key is missing in the file, an override could change the results, or the
+            run is a test.
     """
     before, cfg = get_config(path), get_config(path, overrides)
     missing = sorted(before.keys() - read_yaml(path).keys())
-    if missing:  # today's default may not be the run's
+    if missing:  # the default may have changed since the run began
         names = f"{', '.join(missing[:5])}{' ...' if missing[5:] else ''}"
         raise UserError(f"{path}: lacks {names}; add each with the value that the run began with, or start a new run")
     for key in cfg:

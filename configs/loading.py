@@ -23,8 +23,8 @@ def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
         overrides: ``KEY VALUE KEY VALUE ...``; they replace the values of the file.
 
     Raises:
-        UserError: unknown key, wrong type or impossible value; names the key, the value, where it was given, and what
-            would be valid.
+        UserError: unknown key, wrong type or impossible value. The message names the key, the value, where it was
+            given, and what would be valid.
     """
     given = {key: (value, str(path)) for key, value in _read_file(Path(path)).items()}
     given |= {key: (value, COMMAND_LINE) for key, value in _pair(overrides).items()}
@@ -51,13 +51,14 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 def _pair(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> value of the overrides."""
     if len(overrides) % 2:
-        raise UserError(f"{COMMAND_LINE}: overrides are KEY VALUE pairs; {shown(overrides[-1])} has no partner")
+        raise UserError(f"{COMMAND_LINE}: overrides are KEY VALUE pairs; {shown(overrides[-1])} has no value")
     return dict(zip(overrides[::2], overrides[1::2], strict=True))  # the last one wins, as usual on command lines
 
 
 def _convert(key: str, value: object, source: str) -> object:
-    """``value`` in the type of the key's default."""
+    """``value`` converted to the type of the key's default."""
     if key not in strategy_cfg:
         hint = nearest(key, strategy_cfg)
         raise UserError(f"{shown_name(key)}: {shown(value)} ({source}) sets an unknown key{hint}")

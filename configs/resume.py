@@ -7,21 +7,22 @@ from yacs.config import CfgNode
 from configs.yaml_file import decode, read_yaml
 from utils.run.errors import UserError, shown
 
-# the weights do not show these, but a network tested with other values performs worse
-UNSEEN = ("dataset", "image_size", "drop_last_stride")
+# keys whose values cannot be seen in the weights; a network that is tested with other values performs worse
+NOT_IN_WEIGHTS = ("dataset", "image_size", "drop_last_stride")
 
 
 def check_resume(cfg: CfgNode) -> str:
     """Compare ``cfg`` with the ``config.yml`` beside the checkpoint ``cfg.resume``, if there is one.
 
-    A checkpoint is a bare state dict, so only that file tells which split it was trained on.
+    A checkpoint is a bare state dict, so only ``config.yml`` says which data it was trained on.
 
     Returns:
         A warning for the log, or an empty string.
 
     Raises:
-        UserError: the checkpoint was trained on another RegDB trial, whose training identities are in this one's test;
-            or a test on another data set with another number of classes.
+        UserError: the checkpoint was trained on another RegDB split, which includes half of the test identities of
+            this one.
+        UserError: a checkpoint to test was trained on another data set with another number of classes.
     """
     if not cfg.resume:
         return ""
@@ -30,25 +31,25 @@ def check_resume(cfg: CfgNode) -> str:
     if "dataset" not in trained:
         if cfg.dataset == "regdb" and cfg.test_only:
             unknown = f"{path} does not exist or names no data set"
-            return f"{unknown}: make sure that {cfg.resume} was trained on RegDB's trial {cfg.trial}"
+            return f"{unknown}: make sure that {cfg.resume} was trained on RegDB's split {cfg.trial}"
         return ""
     dataset, trial, num_id = (trained.get(key, cfg[key]) for key in ("dataset", "trial", "num_id"))
     if dataset == cfg.dataset == "regdb" and trial != cfg.trial:
         raise UserError(
-            f"{cfg.resume}: was trained on RegDB's trial {shown(trial)} ({path}), and half of trial {cfg.trial}'s test"
-            f" identities with it; set trial {shown(trial)} or resume a checkpoint of trial {cfg.trial}"
+            f"{cfg.resume}: was trained on RegDB's split {shown(trial)} ({path}), which includes half of the test"
+            f" identities of split {cfg.trial}; set trial {shown(trial)} or resume a checkpoint of split {cfg.trial}"
         )
     if cfg.test_only and dataset != cfg.dataset and num_id != cfg.num_id:
         raise UserError(
             f"{cfg.resume}: was trained on {shown(dataset)} with {shown(num_id)} classes ({path}); set dataset"
             f" {shown(dataset)}, or num_id {shown(num_id)} to test it on {cfg.dataset}"
         )
-    other = [key for key in UNSEEN if key in trained and trained[key] != _plain(cfg[key])]
+    other = [key for key in NOT_IN_WEIGHTS if key in trained and trained[key] != _plain(cfg[key])]
     return "; ".join(f"trained with {key} {shown(trained[key])}, now {shown(cfg[key])}" for key in other)
 
 
 def _read(path: Path) -> dict[str, object]:
-    """Keys and values of ``path``; none if it is not there or not a configuration."""
+    """Keys and values of ``path``; empty if the file is missing or not a configuration."""
     try:
         return {key: _plain(value) for key, value in read_yaml(path).items()}
     except (FileNotFoundError, UserError):
@@ -56,6 +57,6 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """For comparison: text as it is read, tuples as lists, as in YAML."""
+    """``value`` in the form in which values are compared: text is decoded, tuples become lists, as in YAML."""
     value = decode(value) if isinstance(value, str) else value
     return list(value) if isinstance(value, tuple) else value

@@ -13,7 +13,8 @@ def read_yaml(path: Path) -> dict[str, object]:
 
     Raises:
         FileNotFoundError: no such file.
-        UserError: not valid YAML in UTF-8, a key given twice, or a nested value; names file, line and column.
+        UserError: not valid YAML in UTF-8, a key given twice, or a nested value. The message names file, line and
+            column.
     """
     try:
         text = path.read_text("utf-8-sig")

@@ -16,7 +16,10 @@ from utils.run.errors import UserError
 
 
 def build_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
-    """One split of the configured data set, with its numbers checked and unreadable training images left out."""
+    """The training or test split of the configured data set, with ``num_id`` and ``num_cam`` checked.
+
+    Unreadable training images are left out if ``skip_unreadable`` says so.
+    """
     dataset = open_dataset(cfg, split)
     check_numbers(cfg, dataset)
     if skips_unreadable(cfg, split):
@@ -29,7 +32,7 @@ def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
 
 
 def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
-    """Raise ``UserError`` if ``num_cam`` or ``num_id`` differ from the data set."""
+    """Raise ``UserError`` if ``num_cam`` or ``num_id`` differs from the data set."""
     cameras = len(dataset.cameras_of())
     if cfg.num_cam != cameras:
         raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {cameras} cameras; set num_cam {cameras}")
@@ -41,12 +44,15 @@ def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
 
 
 def skips_unreadable(cfg: CfgNode, split: str) -> bool:
-    """Test images are never left out: metrics of a smaller test set cannot be compared with published ones."""
+    """Whether unreadable images of the split are left out.
+
+    Test images never are: metrics of a smaller test set cannot be compared with published ones.
+    """
     return cfg.skip_unreadable and split == "train"
 
 
 def build_source(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> ImageSource:
-    """Where the images are read from: files, or the configured cache, which is filled first if it is new."""
+    """The source of the images: their files, or the configured cache, which is filled first if necessary."""
     if cfg.cache == "disk":
         return disk_source(dataset, cfg.image_size, cache_folder(cfg), num_workers=cfg.num_workers)
     if cfg.cache == "device":

@@ -1,6 +1,6 @@
 """Training augmentation of batches, on the device of the images: VIMC and the standard augmentations.
 
-All random numbers are drawn on the CPU from one generator, so that a seed gives the same ones on every device.
+All random numbers are drawn on the CPU from one generator, so a seed gives the same numbers on every device.
 """
 
 import math
@@ -16,57 +16,60 @@ from data.hue import adjust_hue
 from data.vimc import channel_cutmix, spectrum_jitter, weighted_grayscale
 from utils.tensors import send
 
-NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER = range(5)  # what is done to the colours of an image
+NOTHING, HUE, GRAYSCALE, CUTMIX, SPECTRUM = range(5)  # kinds of colour change
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
-HUE_RANGE = 0.2
-CUTMIX_AREA = (0.02, 0.33)  # share of the image
-ERASE_AREA = (0.02, 0.30)
+HUE_RANGE = 0.2  # largest shift, as a fraction of the hue circle
+CUTMIX_AREA = (0.02, 0.33)  # area of the rectangle, as a fraction of the image
+ERASE_AREA = (0.02, 0.30)  # area of the erased rectangle, as a fraction of the image
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
-TRIES = 10  # to draw a rectangle that fits
-CPU_CHUNK = 4  # images at a time on a CPU, so that they stay in its cache
+TRIES = 10  # rectangles drawn per image; the first one that fits is taken
+CPU_CHUNK = 4  # images at a time on a CPU, so that they stay in the CPU cache
 
-# kind -> the function, and the parameters that it takes
+# kind -> the function, and the fields of AugmentParameters that it takes
 COLOUR_CHANGES: dict[int, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     HUE: (adjust_hue, ("hue",)),
     GRAYSCALE: (weighted_grayscale, ("weights",)),
     CUTMIX: (channel_cutmix, ("background", "foreground", "cutmix_box")),
-    JITTER: (spectrum_jitter, ("background", "factor")),
+    SPECTRUM: (spectrum_jitter, ("background", "factor")),
 }
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """What is done to each image of a batch. All fields are on the CPU, and their first dimension is the batch."""
+class AugmentParameters:
+    """Augmentation parameters of each image of a batch, on the CPU; the first dimension of each field is the batch."""
 
-    colour: Tensor  # (B,) NOTHING, HUE, GRAYSCALE, CUTMIX or JITTER
-    hue: Tensor  # (B,) shift of the hue, fraction of the circle
-    weights: Tensor  # (B, 3) of the weighted grayscale
-    background: Tensor  # (B,) channel of the cutmix, and of the spectrum jitter
-    foreground: Tensor  # (B,) channel that the cutmix pastes
+    colour: Tensor  # (B,) kind: NOTHING, HUE, GRAYSCALE, CUTMIX or SPECTRUM
+    hue: Tensor  # (B,) hue shift as a fraction of the hue circle
+    weights: Tensor  # (B, 3) channel weights of the weighted grayscale
+    background: Tensor  # (B,) channel that the cutmix starts from; also the channel of the spectrum jitter
+    foreground: Tensor  # (B,) channel that the cutmix pastes into the box
     cutmix_box: Tensor  # (B, 4) top, left, height, width
-    factor: Tensor  # (B,) share of the original in the spectrum jitter
-    flip: Tensor  # (B,) booleans
-    shift: Tensor  # (B, 2) pixels by which the crop window moves down and right, -padding to padding
-    erase_box: Tensor  # (B, 4) top, left, height, width; nothing is erased where the height is 0
+    factor: Tensor  # (B,) weight of the original image in the spectrum jitter
+    flip: Tensor  # (B,) booleans; True mirrors the image
+    shift: Tensor  # (B, 2) pixels by which the crop window moves down and right, each in [-padding, padding]
+    erase_box: Tensor  # (B, 4) top, left, height, width; height 0 erases nothing
 
-    def __getitem__(self, rows: slice | Tensor) -> "Parameters":
-        return Parameters(**{name: values[rows] for name, values in vars(self).items()})
+    def __getitem__(self, rows: slice | Tensor) -> "AugmentParameters":
+        return AugmentParameters(**{name: values[rows] for name, values in vars(self).items()})
 
 
 class BatchAugment:
     """Draw parameters and apply them: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W).
 
     For a visible image one of {hue jitter, weighted grayscale, channel cutmix, spectrum jitter} is drawn uniformly, and
-    applied with probability 0.5. Then every image is flipped, cropped, normalised and erased. An augmentation that is
-    switched off is still drawn, but not applied; so the other augmentations stay the same.
+    applied with probability 0.5. Then every image is padded, flipped, cropped, normalised and erased. A disabled
+    augmentation is still drawn, but the image stays unchanged: its probability is not given to the other three, and the
+    other images get the same augmentations as if it were enabled.
 
     Args:
         color_jitter, vimc_wg, vimc_cc, vimc_sj: which of the four may be applied.
-        cutmix_region: ``released`` swaps height and width when the rectangle of the cutmix is drawn, ``full`` does not.
+        cutmix_region: ``released`` swaps height and width of the image when the rectangle of the cutmix is drawn,
+            ``full`` does not.
+        random_flip, random_crop, random_erase: which of the standard augmentations are applied.
         padding: pixels of padding before the crop.
-        seed: of the generator.
+        seed: the seed of the generator.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class BatchAugment:
     ):
         if cutmix_region not in ("released", "full"):
             raise ValueError(f"unknown cutmix_region {cutmix_region!r}; choose from released, full")
-        self.enabled = torch.tensor([True, color_jitter, vimc_wg, vimc_cc, vimc_sj])
+        self.enabled = torch.tensor([True, color_jitter, vimc_wg, vimc_cc, vimc_sj])  # indexed by kind
         self.swap_region = cutmix_region == "released"
         self.random_flip, self.random_crop, self.random_erase = random_flip, random_crop, random_erase
         self.padding = padding
@@ -96,8 +99,8 @@ class BatchAugment:
         height, width = images.shape[-2:]
         return augment(images, self.draw(infrared, (height, width)))
 
-    def draw(self, infrared: Tensor, size: tuple[int, int]) -> Parameters:
-        """Parameters for a batch of images of ``size`` (height, width)."""
+    def draw(self, infrared: Tensor, size: tuple[int, int]) -> AugmentParameters:
+        """Draw the parameters of a batch of images of ``size`` (height, width); ``infrared`` (B,) booleans."""
         count = len(infrared)
         chosen = self._integers(1, 5, count)
         applied = (self._uniform(count) < 0.5) & ~infrared.cpu() & self.enabled[chosen]
@@ -106,7 +109,7 @@ class BatchAugment:
         foreground = (background + self._integers(1, 3, count)) % 3
         # as released: height and width swapped, see docs/differences.md
         region = size[::-1] if self.swap_region else size
-        parameters = Parameters(
+        parameters = AugmentParameters(
             colour=torch.where(applied, chosen, NOTHING),
             hue=(self._uniform(count) * 2 - 1) * HUE_RANGE,
             weights=weights / weights.sum(dim=1, keepdim=True),
@@ -134,7 +137,10 @@ class BatchAugment:
         return torch.randint(low, high, shape, generator=self.generator)
 
     def _draw_boxes(self, count: int, size: tuple[int, int], area: tuple[float, float]) -> Tensor:
-        """(count, 4) rectangles inside ``size``: the first try that fits; if none fits, height and width are 0."""
+        """``count`` rectangles inside ``size`` (height, width), as (count, 4) top, left, height, width.
+
+        The first of ``TRIES`` rectangles that fits is taken; if none fits, height and width are 0.
+        """
         wanted = (area[0] + (area[1] - area[0]) * self._uniform(count, TRIES)) * size[0] * size[1]
         low, high = map(math.log, ASPECT)
         aspect = torch.exp(low + (high - low) * self._uniform(count, TRIES))
@@ -148,17 +154,18 @@ class BatchAugment:
         return torch.stack([top, left, height, width], dim=1)
 
 
-def augment(images: Tensor, parameters: Parameters) -> Tensor:
+def augment(images: Tensor, parameters: AugmentParameters) -> Tensor:
     """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), on the device of the images."""
     result = torch.empty(images.shape, device=images.device)
-    chunk = CPU_CHUNK if images.device.type == "cpu" else len(images)
-    for start in range(0, len(images), chunk):
-        rows = slice(start, start + chunk)
-        some = parameters[rows]
-        pixels = result[rows]
-        pixels.copy_(_flip_and_crop(_change_colours(images[rows], some), some.flip, some.shift))
-        _normalise_in_place(pixels)
-        _erase(pixels, some.erase_box)
+    chunk_size = CPU_CHUNK if images.device.type == "cpu" else len(images)
+    for start in range(0, len(images), chunk_size):
+        rows = slice(start, start + chunk_size)
+        chunk_parameters = parameters[rows]
+        chunk_result = result[rows]  # a view
+        coloured = _change_colours(images[rows], chunk_parameters)
+        chunk_result.copy_(_flip_and_crop(coloured, chunk_parameters.flip, chunk_parameters.shift))
+        _normalise_in_place(chunk_result)
+        _erase(chunk_result, chunk_parameters.erase_box)
     return result
 
 
@@ -174,25 +181,31 @@ def _normalise_in_place(images: Tensor) -> Tensor:
 
 @cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, (3, 1, 1). Cached, because the copy to a GPU waits for it."""
-    with torch.inference_mode(False):  # training uses them too
+    """Mean and standard deviation, (3, 1, 1) each. Cached, because the copy to a GPU synchronises with it."""
+    with torch.inference_mode(False):  # they must not be inference tensors, because training uses them
         mean, std = (torch.tensor(values)[:, None, None].to(device) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return mean, std
 
 
-def _change_colours(images: Tensor, parameters: Parameters) -> Tensor:
+def _change_colours(images: Tensor, parameters: AugmentParameters) -> Tensor:
+    """uint8 (B, 3, H, W) -> uint8 (B, 3, H, W)."""
     result = images.clone()
     for kind, (change, names) in COLOUR_CHANGES.items():
-        rows = (parameters.colour == kind).nonzero()[:, 0]  # on the CPU, so that no GPU is waited for
+        rows = (parameters.colour == kind).nonzero()[:, 0]  # on the CPU: does not synchronise with a GPU
         if len(rows):
-            drawn = [send(getattr(parameters, name)[rows], images.device) for name in names]
+            arguments = [send(getattr(parameters, name)[rows], images.device) for name in names]
             rows = send(rows, images.device)
-            result.index_copy_(0, rows, change(images.index_select(0, rows), *drawn))
+            result.index_copy_(0, rows, change(images.index_select(0, rows), *arguments))
     return result
 
 
 def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Mirror images, pad them with grey, and cut out the window that is moved by ``shift``."""
+    """Pad images with grey, mirror them, and cut out the window that is moved by ``shift``.
+
+    Args:
+        flip: (B,) booleans.
+        shift: (B, 2) pixels down and right.
+    """
     height, width = images.shape[-2:]
     padding = int(shift.abs().max())
     padded = functional.pad(images, [padding] * 4, value=PADDING_VALUE)
@@ -204,6 +217,10 @@ def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 
 
 def _erase(images: Tensor, boxes: Tensor) -> None:
-    """Set the rectangles (B, 4) of ``images`` to 0, in place."""
+    """Set rectangles of normalised images to 0, the mean colour after normalisation, in place.
+
+    Args:
+        boxes: (B, 4) top, left, height, width.
+    """
     for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True):
         image[:, top : top + height, left : left + width].zero_()

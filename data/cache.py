@@ -1,8 +1,7 @@
 """Cache of decoded and resized images: in a memory-mapped file, or on the device.
 
 A cache file is a header of one page, which says what the images were made from, and the images, uint8 (N, 3, H, W). It
-gets its final name when it is complete. It is used only if its header and length are what would be written now;
-otherwise it is written again.
+gets its final name when it is complete. It is reused only if header and size match; otherwise it is rebuilt.
 """
 
 import hashlib
@@ -32,17 +31,18 @@ from data.loaders import ordered_loader
 from utils.run.errors import UserError
 from utils.tensors import send
 
-FORMAT = 2  # of the file; to be raised when images are made differently
-HEADER_BYTES = 4096  # a page, so that the images behind it are aligned
-CHUNK = 64  # images that are decoded, copied and written at a time
+FORMAT = 2  # version of the file format; increase it when decoding changes
+HEADER_BYTES = 4096  # one page, so that the images after it are aligned
+CHUNK = 64  # images that are decoded, copied or written at once
 ABANDONED_SECONDS = 3600  # a partial file that nobody has written to for this long belongs to a killed run
 
 
 class CacheFile:
-    """Where the images of one split are cached, and how the file must look to be up to date.
+    """Path, size and header of the cache file of one split.
 
     Args:
-        folder: of the cache files.
+        image_size: (height, width) in pixels.
+        folder: the folder of the cache files.
     """
 
     def __init__(self, dataset: ReIDDataset, image_size: tuple[int, int], folder: Path):
@@ -55,6 +55,7 @@ class CacheFile:
         self.bytes = HEADER_BYTES + math.prod(self.shape)
 
     def is_current(self) -> bool:
+        """Whether the file exists and is up to date."""
         try:
             with self.path.open("rb") as file:
                 return self.matches(file)
@@ -64,6 +65,7 @@ class CacheFile:
             raise UserError(f"{self.path}: the cache cannot be read ({error.strerror}); set cache_dir") from None
 
     def matches(self, file: BinaryIO) -> bool:
+        """Whether size and header of an open file are as expected; leaves the file position after the header."""
         return os.fstat(file.fileno()).st_size == self.bytes and file.read(HEADER_BYTES) == self.header
 
 
@@ -74,7 +76,8 @@ class MappedImages:
 
     def __init__(self, file: CacheFile):
         self.file = file
-        with file.path.open("rb") as opened:  # checked and mapped as one file, even if another run replaces it now
+        # checked and mapped through one handle, in case another run replaces the file
+        with file.path.open("rb") as opened:
             if not file.matches(opened):
                 raise UserError(f"{file.path}: another run replaced this cache with other images; set cache_dir")
             mapped = np.memmap(opened, np.uint8, "r", offset=HEADER_BYTES, shape=file.shape)
@@ -109,15 +112,17 @@ class DeviceImages:
 
 
 def disk_source(dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, *, num_workers: int) -> MappedImages:
-    """The images from a file in ``folder``, which is written first unless it is up to date.
+    """The images of a cache file in ``folder``, which is written first unless it is up to date.
 
     Args:
+        image_size: (height, width) in pixels.
         num_workers: processes that decode; 0 decodes in the main process.
 
     Raises:
         UserError: an image cannot be decoded, or the disk is too small.
     """
-    file = CacheFile(dataset, image_size, folder)  # before decoding: images that change meanwhile make it stale
+    # made before decoding: an image that changes while decoding invalidates the cache
+    file = CacheFile(dataset, image_size, folder)
     if not file.is_current():
         _write(file, _decoded(dataset, image_size, num_workers))
     return MappedImages(file)
@@ -126,10 +131,16 @@ def disk_source(dataset: ReIDDataset, image_size: tuple[int, int], folder: Path,
 def device_source(
     dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, device: torch.device, *, num_workers: int
 ) -> DeviceImages:
-    """The images in the memory of ``device``: copied from a cache file in ``folder`` if there is one, else decoded.
+    """The images in the memory of ``device``.
+
+    They are copied from the cache file in ``folder`` if it is up to date, else decoded. No cache file is written.
+
+    Args:
+        image_size: (height, width) in pixels.
+        num_workers: processes that decode; 0 decodes in the main process.
 
     Raises:
-        UserError: an image cannot be decoded, or the memory does not suffice.
+        UserError: an image cannot be decoded, or the device has too little free memory.
     """
     file = CacheFile(dataset, image_size, folder)
     require_memory(math.prod(file.shape), device)
@@ -151,7 +162,7 @@ def require_memory(needed: int, device: torch.device) -> None:
 
 
 def available_memory() -> float:
-    """Bytes that can be used without swapping; infinite where the system does not tell."""
+    """Bytes that can be used without swapping; infinite if unknown."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -164,28 +175,28 @@ def gigabytes(size: float) -> str:
 
 
 def _header(dataset: ReIDDataset, shape: tuple[int, ...]) -> bytes:
-    """What the file holds, and what the images were made from."""
+    """The first page of a cache file: the shape of the images, and a hash of the files they were made from."""
     files = hashlib.sha256()
     for path in dataset.paths:
         try:
             state = (dataset.root / path).stat()
         except OSError as error:
             raise UserError(f"{dataset.root / path}: cannot be read ({error.strerror})") from None
-        # ctime, too: unpacking and copying restore mtime, and many images have the same size
-        known = [str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-        files.update(json.dumps(known).encode())
+        # ctime, too, because unpacking and copying restore mtime, and many images have the same size
+        entry = [str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        files.update(json.dumps(entry).encode())
     content = {
         "format": FORMAT,
         "shape": shape,
         "files": files.hexdigest(),  # names, sizes and times of change, in their order
-        "pillow": PIL.__version__,  # these two decide how a file is decoded
+        "pillow": PIL.__version__,  # Pillow and its JPEG library decide how a file is decoded
         "jpeg": features.version("jpg"),
     }
     return f"MCJA image cache {json.dumps(content)}".encode().ljust(HEADER_BYTES - 1) + b"\n"
 
 
 def _decoded(dataset: ReIDDataset, image_size: tuple[int, int], num_workers: int) -> Iterator[Tensor]:
-    """All images in order, in chunks."""
+    """All images in order, in chunks of uint8 (B, 3, H, W)."""
     positions, source = list(range(len(dataset))), ImageFiles(dataset, image_size)
     loader = ordered_loader(dataset, source, positions, batch_size=CHUNK, num_workers=num_workers, pin_memory=False)
     bar = tqdm(total=len(dataset), desc=f"cache ({dataset.split})", unit=" images", leave=False, disable=None)
@@ -196,7 +207,7 @@ def _decoded(dataset: ReIDDataset, image_size: tuple[int, int], num_workers: int
 
 
 def _write(file: CacheFile, chunks: Iterable[Tensor]) -> None:
-    """Write under another name, then rename. Several runs may do this at once."""
+    """Write the file under a temporary name, then rename it. Several runs may do this at once."""
     path, folder = file.path, file.path.parent
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -219,12 +230,12 @@ def _write(file: CacheFile, chunks: Iterable[Tensor]) -> None:
         raise UserError(f"{path}: the cache cannot be written ({error.strerror or error}); set cache_dir") from None
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)  # after success it has its final name
+            partial.unlink(missing_ok=True)  # after success it is gone: it has its final name
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Delete the partial files that killed runs left of this cache."""
+    """Delete the partial files of this cache that killed runs left behind."""
     for partial in path.parent.glob(f".{path.name}.*.partial"):
-        with suppress(FileNotFoundError):  # another run was quicker
+        with suppress(FileNotFoundError):  # another run has deleted it
             if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
                 partial.unlink()

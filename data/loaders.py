@@ -1,4 +1,4 @@
-"""Loaders of training batches and of images in order."""
+"""Data loaders: training batches, and images in a given order."""
 
 import signal
 import threading
@@ -20,7 +20,7 @@ from utils.run.interruption import ignore_signals_in_worker
 
 
 class Batch(NamedTuple):
-    """What a loader yields. ``images`` may be on another device; the other tensors are on the CPU."""
+    """A batch of images. ``images`` may be on another device; the other tensors are on the CPU."""
 
     images: Tensor  # (B, 3, H, W) uint8
     labels: Tensor  # (B,) int64
@@ -29,7 +29,10 @@ class Batch(NamedTuple):
 
 
 class ImageBatches(Dataset):
-    """Whole batches for a ``DataLoader``: samples from ``dataset``, images from ``source``."""
+    """Whole batches for a ``DataLoader``, which calls ``__getitems__`` with all positions of a batch.
+
+    Labels and modalities come from ``dataset``, images from ``source``.
+    """
 
     def __init__(self, dataset: ReIDDataset, source: ImageSource):
         self.source = source
@@ -45,9 +48,9 @@ class ImageBatches(Dataset):
 
 
 class DirectLoader:
-    """Batches made in the main process, with the part of a DataLoader's interface that is used here.
+    """Batches made in the main process, with the methods of ``ProcessLoader`` that the project uses.
 
-    For images that are in memory already: a DataLoader would only add copies, and its workers cannot use a GPU.
+    For images that are already in memory: a DataLoader would only add copies, and its workers cannot use a GPU.
     """
 
     def __init__(self, batches: ImageBatches, batch_sampler: EpochSampler | Sequence[Sequence[int]]):
@@ -64,7 +67,10 @@ class DirectLoader:
 
 
 class ProcessLoader(DataLoader):
-    """A DataLoader with persistent workers that leave SIGINT and SIGTERM to the main process."""
+    """A DataLoader with persistent workers that ignore SIGINT and delay SIGTERM.
+
+    See :func:`utils.run.interruption.ignore_signals_in_worker`.
+    """
 
     def __init__(self, dataset: Dataset, *, num_workers: int, **options):
         super().__init__(
@@ -72,7 +78,7 @@ class ProcessLoader(DataLoader):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=ignore_signals_in_worker,
-            # iterating a loader draws a seed; from the global generator it would change later random numbers
+            # a generator of its own, because otherwise each iteration advances the global one
             generator=torch.Generator(),
             **options,
         )
@@ -81,8 +87,8 @@ class ProcessLoader(DataLoader):
         with _report_dead_workers():
             iterator = super().__iter__()
         if self.num_workers > 0 and threading.current_thread() is threading.main_thread():
-            # torch's handler raises in the middle of any code when a worker dies; without it, the error comes with the
-            # next batch
+            # torch's handler raises at an arbitrary point of the code when a worker dies; without it, fetching the next
+            # batch raises
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self._batches(iterator)
 
@@ -91,7 +97,7 @@ class ProcessLoader(DataLoader):
             yield from iterator
 
     def close(self) -> None:
-        """End the workers now. The garbage collector may take 5 s for each."""
+        """End the workers now; if the garbage collector ends them, it may take 5 s for each."""
         iterator, self._iterator = self._iterator, None
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()
@@ -99,10 +105,11 @@ class ProcessLoader(DataLoader):
 
 @contextmanager
 def _report_dead_workers() -> Iterator[None]:
+    """Raise ``LoaderDied`` instead of torch's error when a worker has died."""
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker" not in str(error):  # part of torch's messages about dead workers
             raise
         raise LoaderDied(
             "a loader process was killed, which happens when memory or /dev/shm is full; lower num_workers, or use"
@@ -145,5 +152,8 @@ def _loader(
 
 
 def _identity(batch: Batch) -> Batch:
-    """``ImageBatches`` makes whole batches. A named function, because spawned workers import it by name."""
+    """Collate nothing, because ``ImageBatches`` returns whole batches.
+
+    It is a named function because spawned workers import it by name.
+    """
     return batch

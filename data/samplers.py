@@ -1,8 +1,8 @@
 """Samplers: which images form the batches of an epoch.
 
-A sampler is a pure function ``(labels, infrared, random, sizes) -> (batches, batch size)``; the result holds image
-positions, int64. It is called once per epoch. Incomplete last batches are dropped. Source: the released code of MCJA,
-without its defects (docs/differences.md).
+A sampler is a pure function of ``(labels, infrared, rng, sizes)``. It returns an int64 array of image positions, shape
+(batches, batch size), and is called once per epoch. Incomplete last batches are dropped. Source: the released code of
+MCJA, with the corrections listed in docs/differences.md.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from utils.run.errors import UserError
 
 
 class Sizes(NamedTuple):
-    """Batch size: P identities x K images, or ``batch_size`` for samplers that do not draw identities."""
+    """Size of a batch: P identities x K images, or ``batch_size`` for samplers that do not draw identities."""
 
     p_size: int
     k_size: int
@@ -29,16 +29,17 @@ class EpochSampler(Sampler[list[int]]):
     """Batches of image positions, a function of seed and epoch alone.
 
     Iteration skips the first ``start`` batches of the epoch, which a continued run has already trained on;
-    ``set_epoch`` resets it to 0. ``len`` is the number of batches that are left, and differs between epochs.
+    ``set_epoch`` resets ``start`` to 0. ``len`` is the number of batches that are left, and differs between epochs.
 
     Args:
         labels: (N,) class index per image.
         infrared: (N,) whether the image is infrared.
         method: a name in ``SAMPLERS``.
-        seed: together with the epoch, determines the batches.
+        sizes: the size of a batch.
+        seed: together with the epoch, it determines the batches.
 
     Raises:
-        UserError: the images do not make a single batch.
+        UserError: the images do not fill one batch, or a modality that the sampler needs is missing.
     """
 
     def __init__(self, labels: np.ndarray, infrared: np.ndarray, *, method: str, sizes: Sizes, seed: int):
@@ -52,10 +53,10 @@ class EpochSampler(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the batches of ``epoch``, which counts from 1."""
         self.start = 0
-        random = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([self.seed, epoch])
         self.batches = np.empty((0, 0), dtype=np.int64)
         if len(self.labels):
-            self.batches = SAMPLERS[self.method].draw(self.labels, self.infrared, random, self.sizes)
+            self.batches = SAMPLERS[self.method].draw(self.labels, self.infrared, rng, self.sizes)
         if not len(self.batches):
             raise UserError(
                 f"sample_method: {self.method!r} gives no complete batch from {len(self.labels)} images of"
@@ -70,63 +71,62 @@ class EpochSampler(Sampler[list[int]]):
         return iter(self.batches[self.start :].tolist())
 
 
-def plain(labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes) -> np.ndarray:
-    """A plain shuffle."""
-    return _cut(random.permutation(len(labels)), sizes.batch_size)
+def shuffle(labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """All images in random order, whatever their identities and modalities."""
+    return _rows_of(rng.permutation(len(labels)), sizes.batch_size)
 
 
-def norm_triplet(labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes) -> np.ndarray:
+def norm_triplet(labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes) -> np.ndarray:
     """P identities x K images, drawn from both modalities together.
 
-    Each identity's images are shuffled and cut into groups of K; an identity with fewer is drawn with replacement.
+    Each identity's images are shuffled and cut into groups of K; the images of an identity with fewer than K are drawn
+    with replacement.
     """
     groups = []
     for images in _by_label(labels):
-        short = len(images) < sizes.k_size
-        groups.append(
-            _cut(_choose(images, sizes.k_size, random) if short else random.permutation(images), sizes.k_size)
-        )
-    return _deal(groups, random, sizes)
+        images = _sample(images, sizes.k_size, rng) if len(images) < sizes.k_size else rng.permutation(images)
+        groups.append(_rows_of(images, sizes.k_size))
+    return _group_batches(groups, rng, sizes)
 
 
 def identity_cross_modality(
-    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+    labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes
 ) -> np.ndarray:
     """P identities x K images, alternating infrared and visible.
 
-    An identity has as many pairs as its smaller modality has images. A modality with fewer than K/2 images is drawn
-    with replacement up to K/2.
+    An identity has as many pairs as its smaller modality has images. A modality with fewer than K/2 images is filled
+    to K/2 with replacement.
     """
     half = sizes.k_size // 2
     groups = []
     for images in _by_label(labels):
         sides = [images[infrared[images]], images[~infrared[images]]]
         _require_both(sides, labels[images[0]], "identity_cross_modality")
-        sides = [_choose(side, half, random) if len(side) < half else random.permutation(side) for side in sides]
+        sides = [_sample(side, half, rng) if len(side) < half else rng.permutation(side) for side in sides]
         pairs = min(map(len, sides))
-        groups.append(_cut(np.stack([side[:pairs] for side in sides], axis=1).ravel(), sizes.k_size))
-    return _deal(groups, random, sizes)
+        groups.append(_rows_of(np.stack([side[:pairs] for side in sides], axis=1).ravel(), sizes.k_size))
+    return _group_batches(groups, rng, sizes)
 
 
 def cross_modality_identity(
-    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+    labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes
 ) -> np.ndarray:
     """K/2 visible images of each of P identities, then K/2 infrared images of each of the same identities."""
     half = sizes.k_size // 2
-    sides = [[images[infrared[images] == side] for images in _by_label(labels)] for side in (False, True)]
+    sides = [[images[infrared[images] == modality] for images in _by_label(labels)] for modality in (False, True)]
     for label, both in enumerate(zip(*sides, strict=True)):
         _require_both(both, label, "cross_modality_identity")
     count = len(sides[0])
     passes = max(1, len(labels) // (count * sizes.k_size))
     batches = []
     for _ in range(passes):
-        for chosen in _cut(random.permutation(count), sizes.p_size):
-            batches.append(np.concatenate([_choose(side[i], half, random) for side in sides for i in chosen]))
+        for chosen in _rows_of(rng.permutation(count), sizes.p_size):
+            batches.append(np.concatenate([_sample(side[i], half, rng) for side in sides for i in chosen]))
     return np.array(batches, dtype=np.int64)
 
 
 def cross_modality_random(
-    labels: np.ndarray, infrared: np.ndarray, random: np.random.Generator, sizes: Sizes
+    labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes
 ) -> np.ndarray:
     """Random visible images in the first half of a batch, random infrared ones in the second.
 
@@ -139,21 +139,21 @@ def cross_modality_random(
     halves = []
     for side in sides:
         repeats = -(-length // len(side))
-        halves.append(np.concatenate([random.permutation(side) for _ in range(repeats)])[:length])
-    return np.concatenate([_cut(half, sizes.batch_size // 2) for half in halves], axis=1)
+        halves.append(np.concatenate([rng.permutation(side) for _ in range(repeats)])[:length])
+    return np.concatenate([_rows_of(half, sizes.batch_size // 2) for half in halves], axis=1)
 
 
 class SamplerKind(NamedTuple):
     """A sampler and what it needs."""
 
     draw: Draw
-    draws_identities: bool  # a batch is p_size x k_size images, else batch_size
-    halves: bool = False  # takes half of k_size, or of batch_size, from each modality
+    draws_identities: bool  # a batch has p_size x k_size images, else batch_size
+    halves: bool = False  # half of k_size (or of batch_size) comes from each modality
 
 
 SAMPLERS = {
     "norm_triplet": SamplerKind(norm_triplet, draws_identities=True),
-    "none": SamplerKind(plain, draws_identities=False),
+    "none": SamplerKind(shuffle, draws_identities=False),
     "cross_modality_random": SamplerKind(cross_modality_random, draws_identities=False, halves=True),
     "cross_modality_identity": SamplerKind(cross_modality_identity, draws_identities=True, halves=True),
     "identity_cross_modality": SamplerKind(identity_cross_modality, draws_identities=True, halves=True),
@@ -166,28 +166,33 @@ def _by_label(labels: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def _cut(images: np.ndarray, size: int) -> np.ndarray:
-    """Rows of ``size`` images; the remainder is dropped."""
+def _rows_of(images: np.ndarray, size: int) -> np.ndarray:
+    """The images in rows of ``size``: (N,) -> (N // size, size); the remainder is dropped."""
     return images[: len(images) // size * size].reshape(-1, size)
 
 
-def _choose(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """``count`` random images, with replacement only if there are fewer."""
-    return random.choice(images, count, replace=len(images) < count)
+def _sample(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` random images, drawn with replacement only if there are fewer than ``count``."""
+    return rng.choice(images, count, replace=len(images) < count)
 
 
-def _deal(groups: list[np.ndarray], random: np.random.Generator, sizes: Sizes) -> np.ndarray:
-    """While at least P identities have a group left, draw P of them and take one group of each."""
+def _group_batches(groups: list[np.ndarray], rng: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """Batches of P groups, each of another identity, as long as at least P identities have a group left.
+
+    Args:
+        groups: per identity, a (groups, K) array of image positions.
+    """
     left = [list(group) for group in groups]
     available = np.arange(len(left))
     batches = []
     while len(available) >= sizes.p_size:
-        chosen = random.choice(available, sizes.p_size, replace=False)
+        chosen = rng.choice(available, sizes.p_size, replace=False)
         batches.append(np.concatenate([left[i].pop(0) for i in chosen]))
         available = np.array([i for i in available if left[i]])
     return np.array(batches, dtype=np.int64)
 
 
 def _require_both(sides: list[np.ndarray] | tuple[np.ndarray, ...], label: int, method: str) -> None:
+    """Raise ``UserError`` if an identity lacks visible or infrared images."""
     if not all(map(len, sides)):
         raise UserError(f"sample_method: {method!r} needs both modalities, but class {label} has only one")

@@ -15,8 +15,8 @@ from utils.run.errors import UserError
 BATCH = 64  # images per task of a worker
 
 
-class _Attempts(Dataset):
-    """Why each image cannot be decoded, or None."""
+class _DecodingErrors(Dataset):
+    """Dataset of error messages: one per image, None if it can be decoded."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
         self.paths, self.image_size = paths, image_size
@@ -33,17 +33,20 @@ class _Attempts(Dataset):
 
 
 def find_unreadable(dataset: ReIDDataset, image_size: tuple[int, int], *, num_workers: int) -> dict[int, str]:
-    """Decode every image. Position -> error message, for those that cannot be decoded.
+    """Decode every image; return position -> error message of the images that cannot be decoded.
 
     Args:
+        image_size: (height, width) in pixels.
         num_workers: processes that decode; 0 decodes in the main process.
     """
     paths = [dataset.root / path for path in dataset.paths]
-    loader = ProcessLoader(_Attempts(paths, image_size), batch_size=BATCH, num_workers=num_workers, collate_fn=list)
-    outcomes: list[str | None] = []
-    progress = tqdm(total=len(paths), desc=f"decode ({dataset.split})", unit=" images", leave=False, disable=None)
-    with closing(loader), progress as bar:
+    loader = ProcessLoader(
+        _DecodingErrors(paths, image_size), batch_size=BATCH, num_workers=num_workers, collate_fn=list
+    )
+    errors: list[str | None] = []
+    bar = tqdm(total=len(paths), desc=f"decode ({dataset.split})", unit=" images", leave=False, disable=None)
+    with closing(loader), bar:
         for batch in loader:
-            outcomes += batch
+            errors += batch
             bar.update(len(batch))
-    return {position: message for position, message in enumerate(outcomes) if message is not None}
+    return {position: message for position, message in enumerate(errors) if message is not None}

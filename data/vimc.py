@@ -1,4 +1,4 @@
-"""Visible-Infrared Modality Coordinator (VIMC, MCJA): augmentations that make visible images more like infrared ones.
+"""Visible-Infrared Modality Coordinator (VIMC), MCJA: augmentations that make visible images more like infrared ones.
 
 Pure functions on uint8 batches (B, 3, H, W) -> (B, 3, H, W), with parameters for each image.
 """
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def weighted_grayscale(images: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of the channels, in all three channels; truncated to 8 bits, as released.
+    """The weighted sum of the channels, truncated to 8 bits as released, and replicated to three channels.
 
     Args:
-        weights: (B, 3) with sum 1 for each image.
+        weights: (B, 3) weights of the channels; their sum is 1 for each image.
     """
     weights = torch.as_tensor(weights, dtype=torch.float32, device=images.device)
     grey = (images * weights[:, :, None, None]).sum(dim=1, keepdim=True)
@@ -19,10 +19,11 @@ def weighted_grayscale(images: Tensor, weights: Tensor) -> Tensor:
 
 
 def channel_cutmix(images: Tensor, background: Tensor, foreground: Tensor, box: Tensor) -> Tensor:
-    """One channel in which a rectangle is replaced by another channel; the result is in all three channels.
+    """Take one channel, replace a rectangle by another channel, and replicate to three channels.
 
     Args:
-        background, foreground: (B,) channel numbers 0, 1, 2.
+        background: (B,) number of the channel to start from: 0, 1 or 2.
+        foreground: (B,) number of the channel that fills the rectangle.
         box: (B, 4) top, left, height, width in pixels; parts outside the image are ignored.
     """
     inside = _inside(box, images)
@@ -30,11 +31,11 @@ def channel_cutmix(images: Tensor, background: Tensor, foreground: Tensor, box: 
 
 
 def spectrum_jitter(images: Tensor, channel: Tensor, factor: Tensor) -> Tensor:
-    """factor * image + (1 - factor) * channel; truncated to 8 bits, as released.
+    """factor * image + (1 - factor) * channel, truncated to 8 bits as released.
 
     Args:
-        channel: (B,) channel numbers 0, 1, 2.
-        factor: (B,) in [0, 1].
+        channel: (B,) number of the channel: 0, 1 or 2.
+        factor: (B,) in [0, 1]; 1 leaves the image as it is.
     """
     spectrum = _channel(images, channel).float()
     factor = torch.as_tensor(factor, dtype=torch.float32, device=images.device)

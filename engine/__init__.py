@@ -18,9 +18,10 @@ from utils.rerank import MSER
 
 
 def build_training(cfg: CfgNode, model: MCJA, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
+    """Everything that the configured training uses. Fills the cache, if there is one and it is new."""
     optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
     criterion = build_criterion(cfg, device)
-    sampler = build_sampler(cfg, dataset, seed=seed)  # before the source, which may take minutes
+    sampler = build_sampler(cfg, dataset, seed=seed)  # before the cache is filled, which may take minutes
     source = build_source(cfg, dataset, device)
     return Training(
         model=model,
@@ -40,11 +41,13 @@ def build_training(cfg: CfgNode, model: MCJA, dataset: ReIDDataset, device: torc
 
 
 def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
+    """When the configured training does what."""
     keys = ("lr", "num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
     return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
 
 
 def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
+    """Evaluation on the test set ``dataset``, as configured."""
     extractor = Extractor(
         dataset,
         build_source(cfg, dataset, device),

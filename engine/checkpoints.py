@@ -1,4 +1,4 @@
-"""Checkpoints of models: bare state dicts with the released names, written atomically."""
+"""Write checkpoints: bare state dicts with the released names. ``models/loading.py`` reads them."""
 
 import io
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ RECENT_KEPT = 3
 
 
 def save_state(state: Mapping, path: Path) -> None:
-    buffer = io.BytesIO()  # torch.save would hide an error of the disk behind one of its own
+    """Write a checkpoint or a training state atomically."""
+    buffer = io.BytesIO()  # torch.save would replace an error of the disk by an error of its own
     torch.save(state, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 

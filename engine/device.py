@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def select_device(gpu: str = "auto") -> torch.device:
     """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, or the index of a GPU.
 
-    Turns TF32 off, so that float32 is float32 on every device.
+    Also turns TF32 off: float32 is computed with full precision on every device.
 
     Raises:
         UserError: the GPU does not exist. There is no silent fallback to the CPU.

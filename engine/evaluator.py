@@ -1,4 +1,4 @@
-"""Score models on a test set."""
+"""Evaluate models on a test set."""
 
 from torch import nn
 
@@ -16,10 +16,10 @@ def require_testable(dataset: ReIDDataset) -> None:
 
 
 class Evaluator:
-    """Scores models on one test set, on the device of the extractor.
+    """Evaluates models on one test set, on the device of the extractor.
 
     Args:
-        extractor: of the test set.
+        extractor: the extractor of the test set.
         mser: hyper-parameters of MSER, or None for plain ranking only.
     """
 
@@ -39,7 +39,7 @@ class Evaluator:
         return score(features, self.protocol, device=self.device)
 
     def select(self, model: nn.Module) -> TrialScore:
-        """The metrics that select the best model: mean of the data set's selection settings, without MSER."""
+        """Mean metrics over the settings ``dataset.selection``, without MSER. Their rank-1 selects the best model."""
         features = self.extractor(model, all_spectra=False)
         protocol = [search.only(self.dataset.selection) for search in self.protocol]
         results = score(features, protocol, device=self.device)

@@ -1,4 +1,8 @@
-"""Extract the features of a test set: one forward pass per infrared image, one per spectrum of a visible image."""
+"""Extract the features of a test set.
+
+A visible image has four spectra: the image itself, and its red, green and blue channel, each replicated to three
+channels. It takes four forward passes, an infrared image takes one.
+"""
 
 from collections.abc import Sequence
 
@@ -22,9 +26,9 @@ class Extractor:
     """Extracts the features of one data set with any model. The loaders are kept between calls.
 
     Args:
-        source: where the images of ``dataset`` are read from.
-        device: of the models.
-        dtype: that the forward pass is cast to; None for float32.
+        source: the source of the images of ``dataset``.
+        device: the device of the models.
+        dtype: the dtype of the forward pass (autocast); None for float32.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Extractor:
         }
 
     def __call__(self, model: nn.Module, *, all_spectra: bool) -> Features:
-        """Float32 features in the order of the data set; only of the original images unless ``all_spectra``."""
+        """Float32 features in the order of the data set; without ``all_spectra`` only of the spectrum ``original``."""
         spectra = SPECTRA if all_spectra else SPECTRA[:1]
         was_training = model.training
         model.eval()
@@ -77,7 +81,7 @@ class Extractor:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the loader's images (N,), and their embeddings (spectra, N, D)."""
         positions: list[Tensor] = []
-        embeddings: list[Tensor] = []  # stay on the device until the end, so that no batch waits for it
+        embeddings: list[Tensor] = []  # stay on the device until the end, so that no batch synchronises
 
         @torch.inference_mode()
         def step(engine: Engine, batch: Batch) -> None:

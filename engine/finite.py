@@ -17,18 +17,20 @@ REPORT = "not_finite.json"
 class FiniteLoss:
     """Stops a training whose loss became NaN or infinite, and lists the images of the first such batch.
 
-    Losses are checked on the device. The result is fetched only by ``require``, because fetching waits for the device.
+    Losses are checked on the device. Only ``require`` reads the result, because reading synchronises with the device.
 
     Args:
-        paths: (N,) of all training images.
+        paths: (N,) paths of all training images.
     """
 
     def __init__(self, sampler: EpochSampler, paths: np.ndarray, progress: Progress, device: torch.device):
         self.sampler, self.paths, self.progress = sampler, paths, progress
-        self.first = torch.zeros((), dtype=torch.long, device=device)  # iteration of the epoch, from 1; 0: none
+        self.first = torch.zeros(
+            (), dtype=torch.long, device=device
+        )  # first bad iteration of the epoch, counted from 1; 0: none
 
     def check(self, losses: dict[str, Tensor]) -> None:
-        """Check the losses of the iteration that ``progress`` counted last."""
+        """Check the losses of the iteration that was last added to ``progress``."""
         bad = ~torch.stack([loss.isfinite() for loss in losses.values()]).all()
         self.first = torch.where((self.first == 0) & bad, self.progress.done, self.first)
 

@@ -19,11 +19,11 @@ class TorchPrecision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     def autocast(self) -> AbstractContextManager:
-        """Casts inside are on: for the network up to the embeddings."""
+        """Context with casts, for the network up to the embeddings."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def no_autocast(self) -> AbstractContextManager:
-        """Casts inside are off: for the classifier and the losses."""
+        """Context without casts, for the classifier and the losses."""
         return torch.autocast(self.device_type, enabled=False)
 
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
@@ -47,9 +47,9 @@ class TorchPrecision:
 class ApexPrecision:
     """``apex.amp`` O1, which the released code uses.
 
-    apex patches torch's functions, so its casts are on everywhere outside ``no_autocast``. It keeps half-precision
-    copies of weights until the next step: weights that are loaded into a model that it has seen do not take effect
-    before. Test a new model instead.
+    apex patches torch's functions, so they cast everywhere outside ``no_autocast``. It also caches half-precision
+    copies of the weights until the next step, so other weights that are loaded into the model have no effect before.
+    To test other weights, build a new model.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer):
@@ -95,10 +95,10 @@ def build_precision(
 
 
 def inference_dtype(device: torch.device, *, fp16: bool) -> torch.dtype | None:
-    """The dtype that extraction casts to: float16 for any ``amp_dtype``; None for float32.
+    """The dtype of extraction: float16, also if ``amp_dtype`` is bfloat16; None for float32.
 
-    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three digits less, and its range is needed for
-    gradients only.
+    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three bits of precision less, and its larger range
+    is needed for gradients only.
     """
     return torch.float16 if fp16 and device.type == "cuda" else None
 

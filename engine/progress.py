@@ -10,7 +10,7 @@ from utils.results import TrialScore
 
 
 class Averages:
-    """Means over iterations. The sums stay on the device, so that adding does not wait for it."""
+    """Means over iterations. The sums stay on the device, so that adding does not synchronise."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -34,7 +34,7 @@ class Averages:
 
 @dataclass
 class Best:
-    """The best model so far; its weights are on the CPU."""
+    """The best model so far: its epoch, its rank-1 in percent, and its weights on the CPU."""
 
     epoch: int
     rank1: float
@@ -45,11 +45,11 @@ class Best:
 class Progress:
     """Counters and metrics of a training. Its state holds all of them."""
 
-    epoch: int = 1  # the current one
-    done: int = 0  # its completed iterations
+    epoch: int = 1  # the current epoch
+    done: int = 0  # completed iterations of the current epoch
     iteration: int = 0  # completed iterations of all epochs
-    seconds: float = 0.0  # that the epoch took in earlier processes
-    started: float = field(default_factory=time.perf_counter)  # when this process began with the epoch
+    seconds: float = 0.0  # that the current epoch took in earlier processes
+    started: float = field(default_factory=time.perf_counter)  # when this process started the current epoch
     epoch_averages: Averages = field(default_factory=Averages)
     period_averages: Averages = field(default_factory=Averages)  # since the last log line
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics of the completed epochs
@@ -80,7 +80,7 @@ class Progress:
         return self.seconds + time.perf_counter() - self.started
 
     def is_best(self, score: TrialScore) -> bool:
-        """Whether this is the best rank-1 so far. Of equal ones the first counts."""
+        """Whether this is the best rank-1 so far. Ties keep the earlier epoch."""
         return self.best is None or score.rank1 > self.best.rank1
 
     def set_best(self, score: TrialScore, model: nn.Module) -> Best:

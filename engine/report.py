@@ -24,25 +24,26 @@ class Report:
 
     Args:
         folder: of the run.
-        first_iteration: the first one of this process. Curves that an earlier process wrote beyond it are discarded.
+        first_iteration: the first iteration of this process, counted over all epochs from 1. TensorBoard hides the
+            training points that an earlier process wrote from there on.
     """
 
     def __init__(self, folder: Path, first_iteration: int):
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_iteration)
 
-    def period(self, values: Mapping[str, float], *, epoch: int, done: int, batches: int, iteration: int) -> None:
-        """Means over the last ``log_period`` iterations."""
-        logger.info("epoch %d [%d/%d] %s", epoch, done, batches, describe(values))
+    def log_period(self, where: str, values: Mapping[str, float], *, iteration: int) -> None:
+        """Log the means of accuracy (a fraction) and losses over the last ``log_period`` iterations."""
+        logger.info("%s %s", where, describe(values))
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, iteration)
 
-    def epoch(self, row: Mapping[str, float], *, iteration: int) -> None:
-        """Means over an epoch."""
+    def log_epoch(self, row: Mapping[str, float], *, iteration: int) -> None:
+        """Log the means over an epoch."""
         logger.info("epoch %d done: %s", row["epoch"], describe(row))
         self.board.add_scalar("train/lr", row["lr"], iteration)
 
-    def evaluation(self, score: TrialScore, *, epoch: int) -> None:
-        """Metrics of the test set."""
+    def log_evaluation(self, score: TrialScore, *, epoch: int) -> None:
+        """Log the metrics of the test set, in percent."""
         logger.info("epoch %d test: %s", epoch, describe(score._asdict()))
         for name, value in score._asdict().items():
             self.board.add_scalar(f"test/{name}", value, epoch)

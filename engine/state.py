@@ -1,7 +1,7 @@
 """Training states: files from which a run continues as if it had not been stopped.
 
 A state holds weights, optimiser, precision, augmentation, progress (with the metrics and the best model so far) and all
-random states. The other files of the run folder follow from it.
+random states. The other files of the run folder can be rewritten from it.
 """
 
 import logging
@@ -28,13 +28,15 @@ FORMAT = 2
 
 
 class Stateful(Protocol):
+    """A part of a training state."""
+
     def state_dict(self) -> Mapping: ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
 class RandomStates:
-    """The global random generators. Training has its own, but a library may use these."""
+    """The global random generators. Training uses generators of its own, but libraries may use the global ones."""
 
     def state_dict(self) -> dict:
         kind, keys, *rest = np.random.get_state()
@@ -73,9 +75,9 @@ class States:
     """The training states in a run folder.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         parts: what a state holds, by name.
-        images: fingerprint of the training images; a state is refused with other images.
+        images: the fingerprint of the training images; a state of other images is refused.
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Stateful], *, images: str):
@@ -102,8 +104,8 @@ class States:
         state, path = newest_state(self.folder, self.parts)
         if state["images"] != self.images:
             raise UserError(
-                f"{path}: the training images are not those that the run began with; set data_root to them, and restore"
-                " images that were lost or, with skip_unreadable, have become unreadable"
+                f"{path}: the training images are not those that the run began with; set data_root to the same images"
+                " (with skip_unreadable, the same ones must be readable)"
             )
         try:
             for name, part in self.parts.items():

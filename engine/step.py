@@ -32,7 +32,7 @@ class StepParts:
     augment: BatchAugment
     device: torch.device
     precision: TorchPrecision | ApexPrecision
-    compile: bool = False  # model and losses become one graph of fixed shapes
+    compile: bool = False  # compile model and losses to one graph of fixed shapes
 
 
 @dataclass(kw_only=True)
@@ -46,9 +46,9 @@ class Training(StepParts):
 
 
 def build_step(parts: StepParts) -> Step:
-    """The step as a function of a batch; returns accuracy and losses.
+    """The step as a function of a batch. It returns the accuracy (a fraction) and each loss, as scalars.
 
-    It never waits for the device: the returned scalars stay there.
+    It does not synchronise with the device: the scalars stay there.
     """
     model, device, precision = parts.model, parts.device, parts.precision
 
@@ -76,7 +76,7 @@ def build_step(parts: StepParts) -> Step:
 
 
 def compile_graph(function: Callable) -> Callable:
-    """``function`` compiled to one graph of fixed shapes at its first call.
+    """``function``, compiled to one graph of fixed shapes when it is first called.
 
     Raises:
         UserError: torch could not compile it, most often because there is no C++ compiler.

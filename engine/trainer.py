@@ -27,7 +27,7 @@ LR_DECAY = 0.1
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happens in which epoch; epochs count from 1."""
+    """Number of epochs, learning rate, and when to log, evaluate and save. Epochs count from 1."""
 
     lr: float
     lr_step: list[int]  # completed epochs after which the learning rate is multiplied by 0.1
@@ -35,8 +35,8 @@ class Schedule:
     log_period: int  # iterations
     start_eval: int
     eval_interval: int  # 0: never
-    evaluate: Callable[[nn.Module], TrialScore]  # scores the model on the test set
-    checkpoint_minutes: float = 0.0  # between training states within an epoch; 0: none
+    evaluate: Callable[[nn.Module], TrialScore]  # metrics of the model on the test set
+    checkpoint_minutes: float = 0.0  # between training states within an epoch; 0: only at the end of epochs
 
     def learning_rate(self, epoch: int) -> float:
         rate = self.lr
@@ -65,7 +65,7 @@ def train(training: Training, schedule: Schedule, folder: Path) -> int | None:
 
 
 class Trainer:
-    """See :func:`train`."""
+    """The training loop; see :func:`train`. ``run`` reads from top to bottom."""
 
     def __init__(self, training: Training, schedule: Schedule, folder: Path):
         self.training, self.schedule, self.folder = training, schedule, folder
@@ -100,16 +100,14 @@ class Trainer:
                     self.set_learning_rate()
                     self.run_epoch()
                     row = self.epoch_metrics()
-                    self.report.epoch(row, iteration=self.progress.iteration)
+                    self.report.log_epoch(row, iteration=self.progress.iteration)
                     if self.schedule.evaluates(self.progress.epoch):
                         row |= self.evaluate()
                     self.record(row)
                     self.save()
-                    self.stop_if_asked()
-            except LoaderDied as error:  # between two steps, or in an evaluation
-                self.finite.require(self.folder)
-                self.save()
-                self.stop_if_asked()
+                    self.stop_if_signalled()
+            except LoaderDied as error:
+                self.save_after_dead_loader()
                 raise UserError(f"{error}; continue with: python main.py --continue {self.folder}") from None
         return self.progress.best.epoch if self.progress.best else None
 
@@ -145,21 +143,20 @@ class Trainer:
         progress, values = self.progress, engine.state.output
         progress.add(values)
         self.finite.check(values)
-        logs = progress.done % self.schedule.log_period == 0
-        saves = self.state_is_due() or self.interruption.received
-        if logs or saves:
-            self.finite.require(self.folder)
-        if logs:
-            batches = len(self.sampler.batches)
-            self.report.period(
-                progress.end_period(),
-                epoch=progress.epoch, done=progress.done, batches=batches, iteration=progress.iteration,
-            )  # fmt: skip
-        if saves:
+        log_now = progress.done % self.schedule.log_period == 0
+        save_now = self.state_is_due() or self.interruption.received
+        if log_now or save_now:
+            self.finite.require(self.folder)  # a state with NaN weights would be useless
+        if log_now:
+            means, batches = progress.end_period(), len(self.sampler.batches)
+            where = f"epoch {progress.epoch} [{progress.done}/{batches}]"
+            self.report.log_period(where, means, iteration=progress.iteration)
+        if save_now:
             self.save()
-        self.stop_if_asked()
+        self.stop_if_signalled()
 
     def epoch_metrics(self) -> dict[str, float]:
+        """Learning rate, seconds, images per second, and the means of accuracy and losses over the epoch."""
         seconds = self.progress.elapsed()
         images = self.sampler.batches.size
         return {
@@ -171,7 +168,7 @@ class Trainer:
         }
 
     def evaluate(self) -> dict[str, float]:
-        """Score the model on the test set and keep it if it is the best."""
+        """Metrics of the model on the test set, in percent. Keeps the model if it is the best so far."""
         if self.state_is_due():
             self.save()
         try:
@@ -180,7 +177,7 @@ class Trainer:
         except Stopped:
             self.save()
             raise
-        self.report.evaluation(score, epoch=self.progress.epoch)
+        self.report.log_evaluation(score, epoch=self.progress.epoch)
         if self.progress.is_best(score):
             best = self.progress.set_best(score, self.training.model)
             save_state(best.weights, self.folder / BEST)
@@ -198,6 +195,12 @@ class Trainer:
     def state_is_due(self) -> bool:
         return 0 < self.schedule.checkpoint_minutes <= self.states.minutes_since_save()
 
-    def stop_if_asked(self) -> None:
+    def save_after_dead_loader(self) -> None:
+        """The loader failed between two steps, or in an evaluation, so the state is consistent."""
+        self.finite.require(self.folder)
+        self.save()
+        self.stop_if_signalled()
+
+    def stop_if_signalled(self) -> None:
         if self.interruption.received:
             raise Stopped(self.interruption.received)

@@ -1,4 +1,4 @@
-"""Losses. The configuration switches each on or off by its name in ``LOSSES``."""
+"""Losses. The configuration switches each one on or off by its name in ``LOSSES``."""
 
 from collections.abc import Callable
 

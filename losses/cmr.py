@@ -17,10 +17,10 @@ def cross_modality_retrieval_loss(
 
     Each image is a query; its gallery is all images of the other modality in the batch. Predicted ranks are the soft
     ranks of d = (1 - cos) / 2. The target rank is 1 for a match and the gallery size for a mismatch. Queries without a
-    match, or with matches only, are left out. The means of visible and of infrared queries are averaged; a modality
-    without a valid query is left out, and without any the loss is 0 with a zero gradient.
+    match, or with matches only, are left out. The mean over visible queries and the mean over infrared queries are
+    averaged. A modality without a valid query is left out. If no modality has one, the loss is 0, with a zero gradient.
 
-    Shapes depend on B only and no value is read back, so a GPU is never waited for.
+    Shapes depend on B only and no value is copied to the CPU, so the loss does not synchronise with the GPU.
 
     Args:
         embeddings: (B, D), not normalised.
@@ -43,22 +43,25 @@ def cross_modality_retrieval_loss(
     matches = match.sum(dim=1, keepdim=True)
     valid = (matches > 0) & (matches < gallery_size)
 
-    # Images outside the gallery get a distance so large that the isotonic regression cannot pool them with the
-    # gallery: they take the last ranks, and the gallery's ranks are as without them.
-    beyond = 1 + STRENGTH * (len(embeddings) + 3)
-    ranks = soft_rank(distance.masked_fill(~in_gallery, beyond), STRENGTH, backend=backend)
+    # Images outside the gallery get a distance so large that the isotonic regression cannot pool them with gallery
+    # images: they take the last ranks, and the ranks of the gallery images are the same as without them.
+    # As distances are at most 1, 1 + STRENGTH * (B - 1) would be enough; B + 3 leaves a margin for rounding errors.
+    outside_distance = 1 + STRENGTH * (len(embeddings) + 3)
+    ranks = soft_rank(distance.masked_fill(~in_gallery, outside_distance), STRENGTH, backend=backend)
     target = torch.where(match, torch.ones_like(gallery_size), gallery_size)
     error = (ranks - target).abs()
 
-    sides = [_masked_mean(error, in_gallery & valid & (is_infrared == side)[:, None]) for side in (False, True)]
-    means, present = zip(*sides, strict=True)
+    by_modality = [
+        _masked_mean(error, in_gallery & valid & (is_infrared == modality)[:, None]) for modality in (False, True)
+    ]
+    means, present = zip(*by_modality, strict=True)
     return sum(means) / sum(present).clamp(min=1)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over ``mask``, 0 if it is empty; and 1 or 0: whether it has any."""
+    """The mean of the values in the mask (0 if it is empty), and 1 if the mask has any, else 0; two scalars."""
     count = mask.sum()
-    # where instead of a product: a NaN outside the mask must not reach the gradient
+    # not a product, because a NaN outside the mask must not reach the gradient
     return torch.where(mask, values, 0).sum() / count.clamp(min=1), (count > 0).to(values.dtype)
 
 

@@ -29,11 +29,11 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
         values: any floating dtype; computed in at least float32.
         strength: regularisation strength, above 0.
         backend: ``torchsort``, ``builtin``, or ``auto``: torchsort on the CPU if it is installed, else builtin
-            (torchsort waits for the GPU in each call).
+            (torchsort synchronises with the GPU in each call).
 
     Raises:
         ValueError: unknown backend, or ``strength`` not above 0.
-        UserError: ``torchsort`` is asked for and not available on this device.
+        UserError: ``backend`` is ``torchsort``, which is not available on this device.
     """
     if strength <= 0:
         raise ValueError(f"strength must be above 0, not {strength}")
@@ -63,7 +63,7 @@ def resolve_backend(backend: str, device: torch.device) -> str:
 def _torchsort_runs_on(device_type: str) -> bool:
     if torchsort is None:
         return False
-    # the CUDA kernel is built only if its compiler is found
+    # torchsort is built without its CUDA kernel if no CUDA compiler is found
     return device_type == "cpu" or find_spec(f"torchsort.isotonic_{device_type}") is not None
 
 
@@ -73,7 +73,7 @@ def _torchsort_rank(rows: Tensor, strength: float) -> Tensor:
 
 def _builtin_rank(rows: Tensor, strength: float) -> Tensor:
     n = rows.shape[-1]
-    # float64, because the cumulative sums below cancel; ranks are then exact to 1e-6
+    # float64, because differences of cumulative sums lose precision; ranks are then exact to 1e-6
     theta, order = (rows.double() / strength).sort(dim=-1, descending=True)
     weights = torch.arange(n, 0, -1, device=rows.device, dtype=theta.dtype)
     ranks = theta - isotonic_regression(theta - weights)

@@ -13,7 +13,7 @@ def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
     """The configured network with the weights of ``resume``, or else of ``pretrained``.
 
     Returns:
-        The network, and which names of ``resume`` were loaded.
+        The network, and a report of which weights of ``resume`` were loaded (None without ``resume``).
 
     Raises:
         UserError: ``resume`` is a checkpoint of another network or, for a test, of another number of classes.
@@ -31,7 +31,11 @@ def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
 
 
 def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> MCJA:
-    """The configured network; ``pretrained`` replaces ``cfg.pretrained``, for weights that are loaded later anyway."""
+    """The configured network.
+
+    Args:
+        pretrained: replaces ``cfg.pretrained``; ``none`` if other weights are loaded afterwards.
+    """
     return MCJA(
         cfg.num_id,
         mda_m=cfg.mda_m,

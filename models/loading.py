@@ -1,6 +1,5 @@
-"""Load checkpoints into a network and report what fitted."""
+"""Load checkpoints into a network and report which weights were loaded."""
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 
 from utils.run.errors import UserError, reason, shown_name
 
-logger = logging.getLogger(__name__)
-
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile put before every name
 UNUSED = ("backbone.fc.",)  # in released checkpoints; the network does not use it
 SAVE_ALONE = "save model.state_dict() alone"
@@ -20,12 +17,12 @@ SAVE_ALONE = "save model.state_dict() alone"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of a state dict, by result."""
+    """Which weights of a checkpoint were loaded, by their names in the state dict."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]  # in the model only
     unexpected: tuple[str, ...]  # in the checkpoint only
-    mismatched: tuple[str, ...]  # other shape or kind of number; the model keeps its own values
+    mismatched: tuple[str, ...]  # another shape or kind of dtype; the model keeps its own values
     wrapper: str = ""  # prefix that was removed from every name
 
     def __str__(self) -> str:
@@ -37,7 +34,7 @@ class LoadReport:
         return ", ".join(parts) + (f"; prefix {self.wrapper!r} removed" if self.wrapper else "")
 
     def require_same_network(self, source: str | Path) -> None:
-        """Raise ``UserError`` unless everything fitted; the classifier may differ, as its size depends on the data."""
+        """Raise ``UserError`` unless all weights but the classifier's, whose size depends on the data, were loaded."""
         if self.unexpected:
             raise UserError(
                 f"{source}: holds {shown_name(self.unexpected[0])} ({len(self.unexpected)} such names), unknown to this"
@@ -57,10 +54,10 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
 
     Args:
         model: any network.
-        path_or_state_dict: a released or own checkpoint, or its content.
+        path_or_state_dict: a checkpoint, released or of this project, or its state dict.
 
     Returns:
-        Which names were loaded, missing, unexpected or mismatched.
+        Which weights were loaded, missing, unexpected or mismatched.
 
     Raises:
         UserError: the file cannot be read, or nothing in it fits.
@@ -84,7 +81,6 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     if not fitting:
         raise UserError(f"{source}: no name in it belongs to this model ({report})")
     model.load_state_dict(fitting, strict=False)
-    logger.info("weights from %s: %s", source, report)
     return report
 
 
@@ -114,7 +110,7 @@ def same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    """One short line without torch's advice to turn off ``weights_only``."""
+    """The error in one short line, without torch's advice to turn off ``weights_only``."""
     message = str(error)
     refused = re.search(r"GLOBAL (\S+)", message)
     if refused:
@@ -134,16 +130,17 @@ def _check_state(state: object, source: str | Path) -> None:
             raise UserError(f"{problem}; {SAVE_ALONE}")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise UserError(f"{source}: {shown_name(name)} is not an ordinary dense tensor; {SAVE_ALONE}")
-        if not value.float().isfinite().all():  # as the model holds it
+        if not value.float().isfinite().all():  # checked in float32, as in the model
             raise UserError(f"{source}: {shown_name(name)} holds NaN or infinite numbers; take an earlier checkpoint")
 
 
 def _fits(value: Tensor, own: Tensor) -> bool:
+    """Whether shape and kind of dtype (floating point or not) are the model's."""
     return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
 
 
 def _unwrap(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The state dict with the names of the plain model, and the prefix that was removed."""
+    """The state dict without the prefixes in ``WRAPPERS``, and the prefix that was removed."""
     state, removed = dict(state), ""
     while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}

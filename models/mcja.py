@@ -1,4 +1,4 @@
-"""The MCJA network: ResNet with adapters, generalised mean pooling, BatchNorm neck and classifier."""
+"""The MCJA network: ResNet with adapters, GeM pooling, BatchNorm neck and classifier."""
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -8,7 +8,7 @@ from models.resnet import build_resnet
 from utils.tensors import at_least_float32
 
 GEM_POWER = 3  # fixed, not learned, as released
-ADAPTED = {2: 2, 3: 3}  # stage -> an MDA follows each of its last so many blocks
+ADAPTED = {2: 2, 3: 3}  # stage -> number of last blocks that are followed by an MDA
 
 
 class MCJA(nn.Module):
@@ -18,7 +18,7 @@ class MCJA(nn.Module):
     the released ones, without the unused ``backbone.fc``.
 
     Args:
-        num_classes: training identities.
+        num_classes: number of training identities.
         mda_m: attention maps per adapter; 2 on SYSU-MM01, 12 on RegDB.
         drop_last_stride: stride 1 instead of 2 in the last stage.
         backbone: a name in ``models.resnet.BACKBONES``.
@@ -69,14 +69,15 @@ class MCJA(nn.Module):
 
 
 def generalised_mean_pool(x: Tensor, power: float = GEM_POWER) -> Tensor:
-    """(B, C, H, W) -> (B, C): (mean over positions of x^p + 1e-12)^(1/p), in at least float32.
+    """Generalised mean (GeM) pooling, (B, C, H, W) -> (B, C), in at least float32.
 
-    Half precision would lose the 1e-12 and overflow on large activations.
+    The result is (mean of x^p over height and width + 1e-12)^(1/p). Half precision would lose the 1e-12 and overflow on
+    large activations.
     """
     return (at_least_float32(x).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
 
 
 def _out_channels(block: BasicBlock | Bottleneck) -> int:
-    """Output channels of a residual block: those of its last BatchNorm."""
+    """Number of output channels of a residual block, taken from its last BatchNorm."""
     last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
     return last.num_features

@@ -5,13 +5,15 @@ from torch import Tensor, nn
 
 
 class MDA(nn.Module):
-    """Channel attention from several spatial attention maps, with a residual; (B, C, H, W) -> (B, C, H, W).
+    """Channel attention from m spatial attention maps, with a residual; (B, C, H, W) -> (B, C, H, W).
 
-    g = sigmoid(BN(conv(contexts))), output = BN(g x) + x. Parameter names are the released ones.
+    Each attention map gives one context vector, the weighted mean of x: contexts are (B, C, m). With
+    g = sigmoid(BN(conv(contexts))), (B, C, 1), the output is BN(g x) + x. Parameter names are the released ones.
 
     Args:
         channels: C.
-        modalities: m, the number of attention maps.
+        modalities: m, the number of attention maps: 2 on SYSU-MM01, 12 on RegDB. The name is the released one; m need
+            not be the number of modalities.
     """
 
     def __init__(self, channels: int, modalities: int = 2):
@@ -26,6 +28,6 @@ class MDA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.sc_conv(x).flatten(2).softmax(dim=2)  # (B, m, HW)
-        contexts = torch.einsum("bcp,bmp->bcm", x.flatten(2), attention)
+        contexts = torch.einsum("bcp,bmp->bcm", x.flatten(2), attention)  # (B, C, m)
         gate = self.ca_bn(self.ca_conv(contexts)).sigmoid()  # (B, C, 1)
         return self.norm_bn(x * gate[..., None]) + x

@@ -14,7 +14,7 @@ from utils.run.errors import UserError, reason
 
 
 class Backbone(NamedTuple):
-    """What a ResNet is built of, and its ImageNet weights."""
+    """Blocks of a ResNet, and its ImageNet weights."""
 
     block: type[BasicBlock | Bottleneck]
     blocks: tuple[int, ...]  # per stage
@@ -61,7 +61,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         raise UserError(f"pretrained: there are no ImageNet weights of {name}; set `pretrained none`")
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if file.is_file():
-        return read_state_dict(file)  # checks the file, which may have been copied there incompletely
+        return read_state_dict(file)  # checks the file, which may be an incomplete copy
     try:
         return weights.get_state_dict(check_hash=True, progress=False, map_location="cpu", weights_only=True)
     except (URLError, OSError, RuntimeError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""What every data set shares. A data set is one subclass in a file of its own and one entry in ``DATASETS``."""
+"""What all data sets share. A data set is one subclass in a file of its own and one entry in ``DATASETS``."""
 
 import copy
 import hashlib
@@ -37,23 +37,23 @@ class Counts(NamedTuple):
 
 
 class ReIDDataset(ABC):
-    """The samples of one split, and everything that is true of the data set.
+    """The samples of one split, and all facts about the data set.
 
     Images are read by a source (``data/datasets/images.py``, ``data/cache.py``), not by the data set.
 
     Args:
         root: the folder that the data set was unpacked to.
         split: ``train`` or ``test``.
-        trial: which of several published splits; data sets with one split ignore it.
+        trial: number of the published split (RegDB); data sets with a single one ignore it.
 
     Raises:
-        UserError: missing folders, lists or images, and lists that cannot be read; all that were found.
+        UserError: folders, lists or images are missing, or a list cannot be read; all problems are reported together.
     """
 
     name: ClassVar[str]
     visible_cameras: ClassVar[tuple[int, ...]]
     infrared_cameras: ClassVar[tuple[int, ...]]
-    # Gallery images from the query's own location are ignored. A camera that is not listed is a location of its own.
+    # Gallery images from the query's own location are ignored. Unlisted cameras have their own location.
     locations: ClassVar[Mapping[int, int]] = {}
     # values of the configuration keys that depend on the data set: num_id, num_cam, data_root, mser_k1, ...
     defaults: ClassVar[Mapping[str, Any]]
@@ -65,7 +65,7 @@ class ReIDDataset(ABC):
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         self.root, self.split, self.trial = Path(root), split, trial
         require([folder_problem(self.root, f"set data_root to the folder that {self.name} was unpacked to")])
-        self.left_out: tuple[str, ...] = ()  # one line per image that `without` left out
+        self.left_out: tuple[str, ...] = ()  # one line per image that `without` has left out
         self._set_samples(self.list_samples())
 
     @abstractmethod
@@ -96,6 +96,7 @@ class ReIDDataset(ABC):
         return np.array([cls.locations.get(camera, camera) for camera in cameras.tolist()], dtype=np.int64)
 
     def _set_samples(self, samples: list[Sample]) -> None:
+        # (N,) arrays; their indices are the positions of the images
         self.samples = samples
         self.paths = np.array([sample.path for sample in samples])
         self.identities = np.array([sample.identity for sample in samples], dtype=np.int64)
@@ -124,25 +125,25 @@ class ReIDDataset(ABC):
         """What to do about an image that cannot be read. Test images are never left out."""
         return "replace it, or set skip_unreadable true" if self.split == "train" else "replace it"
 
-    def without(self, reasons: Mapping[int, str]) -> "ReIDDataset":
+    def without(self, unreadable: Mapping[int, str]) -> "ReIDDataset":
         """A copy without the images at these positions. Labels stay as they are.
 
         Args:
-            reasons: position -> why the image cannot be read; shown in the summary.
+            unreadable: position -> why the image cannot be read; the summary shows it.
 
         Raises:
-            UserError: an identity would lose all its images, or all of one modality.
+            UserError: an identity would lose all its images, or all images of one modality.
         """
         kept = np.ones(len(self), dtype=bool)
-        kept[list(reasons)] = False
-        require(self._loss(identity, kept) for identity in np.unique(self.identities[~kept]).tolist())
+        kept[list(unreadable)] = False
+        require([self._lost_modality(identity, kept) for identity in np.unique(self.identities[~kept]).tolist()])
         result = copy.copy(self)
-        result.left_out = (*self.left_out, *reasons.values())
+        result.left_out = (*self.left_out, *unreadable.values())
         result._set_samples([sample for sample, keep in zip(self.samples, kept, strict=True) if keep])
         return result
 
-    def _loss(self, identity: int, kept: np.ndarray) -> str:
-        """What the identity would lose if only the ``kept`` images remained, or an empty string."""
+    def _lost_modality(self, identity: int, kept: np.ndarray) -> str:
+        """Error message if the identity would lose a modality with only the ``kept`` images, else an empty string."""
         of_identity = self.identities == identity
         modalities = {
             "": of_identity,
@@ -158,7 +159,7 @@ class ReIDDataset(ABC):
         return ""
 
     def summary(self) -> str:
-        """Identities and images per modality and camera; a few lines for the log."""
+        """Numbers of identities and images per modality and camera, in a few lines for the log."""
         lines = [f"{self.name} {self.split}: {self.counts} in {self.root}"]
         images = Counter(self.cameras.tolist())
         for camera in self.cameras_of():

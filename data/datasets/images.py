@@ -1,4 +1,4 @@
-"""Decode images as the released code does, and refuse those that cannot be decoded faithfully."""
+"""Decode images as the released code does, and refuse those that 8-bit RGB cannot represent."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch.utils.data import default_collate
 from data.datasets.base import ReIDDataset
 from utils.run.errors import UnreadableImage, reason
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no formats whose decoders start other programs
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # EPS etc. are excluded: their decoders run other programs
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # at most eight bits per channel
-MAX_PIXELS = 2**25  # far above any data set, far below what fills the memory
+MAX_PIXELS = 2**25  # larger than any re-ID image, small enough for memory
 
 # Pillow warns of large images; here they are refused instead
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageSource(Protocol):
-    """Where the images of a split are read from. Every source gives the same images, bit for bit."""
+    """The source of the images of a split. Every source gives the same images, bit for bit."""
 
-    use_workers: bool  # whether loader processes should read from it
+    use_workers: bool  # whether loader processes read the images
 
     def take(self, positions: Sequence[int]) -> Tensor:
         """The images at ``positions``: (B, 3, H, W) uint8."""
@@ -59,7 +59,7 @@ def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     """Decode as RGB and resize (bilinear with antialias, as released): a (3, H, W) uint8 array.
 
     Raises:
-        UnreadableImage: the file is missing, cannot be read, or cannot be decoded faithfully.
+        UnreadableImage: the file is missing, cannot be decoded, or 8-bit RGB cannot represent it.
     """
     height, width = image_size
     try:
@@ -79,7 +79,7 @@ def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def _require_faithful(image: Image.Image, path: Path) -> None:
-    """Check the header only; the image is not decoded yet."""
+    """Refuse images that 8-bit RGB cannot represent, and huge ones; reads the header only."""
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(
             f"{path}: has {image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}; crop it to the"
@@ -87,6 +87,6 @@ def _require_faithful(image: Image.Image, path: Path) -> None:
         )
     if image.mode not in MODES:
         raise UnreadableImage(f"{path}: has mode {image.mode}, which 8-bit RGB cannot represent; save it as RGB")
-    # the first image of an MPO file is the photograph; phones store previews and depth maps behind it
+    # the first image of an MPO file is the photograph; phones store previews and depth maps after it
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise UnreadableImage(f"{path}: is animated; save a single image")

@@ -11,26 +11,30 @@ LONGEST_NUMBER = 9  # digits of an identity
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file, or a link to one; False if it cannot be looked at."""
+    """Whether ``path`` is a file, or a link to one; False if it is not accessible."""
     try:
         return path.is_file()
     except OSError:
         return False
 
 
-def file_problem(path: Path, purpose: str) -> str:
-    """Why ``path`` is not a file that can be read, with what it should hold; empty if it is one."""
+def file_problem(path: Path, content: str) -> str:
+    """Error message if ``path`` is not a readable file, else an empty string.
+
+    Args:
+        content: what the file should hold; part of the message.
+    """
     try:
         if path.is_file():
             path.open("rb").close()
             return ""
-        return f"{path}: {'not a file' if path.exists() else 'no such file'}; it holds {purpose}"
+        return f"{path}: {'not a file' if path.exists() else 'no such file'}; expected: {content}"
     except OSError as error:
         return _cannot_be_read(path, error)
 
 
 def folder_problem(path: Path, advice: str) -> str:
-    """Why ``path`` is not a folder that can be read, with ``advice``; empty if it is one."""
+    """Error message with ``advice`` if ``path`` is not a readable folder, else an empty string."""
     try:
         if path.is_dir():
             os.scandir(path).close()
@@ -41,7 +45,7 @@ def folder_problem(path: Path, advice: str) -> str:
 
 
 def require(problems: Iterable[str]) -> None:
-    """Raise one ``UserError`` with all problems that are not empty, if there are any."""
+    """Raise one ``UserError`` with all non-empty problems, if there are any."""
     found = [problem for problem in problems if problem]
     if found:
         raise UserError(*found)
@@ -58,9 +62,9 @@ def list_files(folder: Path) -> list[str]:
         raise UserError(_cannot_be_read(folder, error)) from None
 
 
-def read_lines(path: Path, purpose: str) -> list[str]:
+def read_lines(path: Path, content: str) -> list[str]:
     """The non-blank lines of a text file, stripped. A byte-order mark and Windows line ends are accepted."""
-    require([file_problem(path, purpose)])
+    require([file_problem(path, content)])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -68,10 +72,10 @@ def read_lines(path: Path, purpose: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def read_identities(path: Path, purpose: str) -> list[int]:
-    """Identity numbers separated by commas; each is above 0 and listed once."""
+def read_identities(path: Path, content: str) -> list[int]:
+    """The identities of a list: numbers above 0, separated by commas, each listed once."""
     identities = []
-    for word in ",".join(read_lines(path, purpose)).split(","):
+    for word in ",".join(read_lines(path, content)).split(","):
         number = parse_number(word.strip())
         if number:
             identities.append(number)
@@ -86,13 +90,21 @@ def read_identities(path: Path, purpose: str) -> list[int]:
 
 
 def parse_number(word: str) -> int | None:
-    """The number that the digits write; None if it is not a number or has too many digits."""
-    # isascii, because int() would read other digits, too
+    """The number written in ``word``; None if it is not a whole number or has too many digits."""
+    # isascii, because int() also reads other scripts' digits
     return int(word) if word.isascii() and word.isdigit() and len(word) <= LONGEST_NUMBER else None
 
 
 def inside_root(relative: str, source: Path) -> str:
-    """A listed path with forward slashes; refused if it leads outside the root. ``source`` is the list."""
+    """A listed path with forward slashes.
+
+    Args:
+        relative: the path, relative to the root of the data set.
+        source: the list that it was read from.
+
+    Raises:
+        UserError: the path leads outside the root.
+    """
     path = PurePosixPath(relative.replace("\\", "/"))
     if not path.parts or not relative.isprintable():
         raise UserError(f"{source}: {relative[:80]!r} is not the path of a file")

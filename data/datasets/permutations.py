@@ -13,22 +13,25 @@ from utils.run.errors import UserError, reason
 
 TRIALS = 10
 VARIABLE = "rand_perm_cam"
-PURPOSE = (
-    "the gallery permutations: a (6, 1) cell of (identities, 1) cells of (10, images) matrices; it is published with"
-    " the data set's evaluation code"
+CONTENT = (
+    "a (6, 1) cell of (identities, 1) cells of (10, images) matrices (the gallery permutations, published with the data"
+    " set's evaluation code)"
 )
 
-# (camera, identity) -> (trials, images) 1-based instance numbers; absent where the camera never saw the identity
+# (camera, identity) -> (trials, images) 1-based instance numbers; no entry if the camera never saw the identity
 Permutations = dict[tuple[int, int], np.ndarray]
 
 
 def read_permutations(path: Path, cameras: Sequence[int]) -> Permutations:
-    """Read a ``rand_perm_cam.mat``.
+    """Read ``rand_perm_cam.mat``.
+
+    Args:
+        cameras: the camera of each entry of the outer cell.
 
     Raises:
-        UserError: missing file, one without the published structure, or a row that is not a permutation.
+        UserError: the file is missing, has another structure, or a row is not a permutation.
     """
-    require([file_problem(path, PURPOSE)])
+    require([file_problem(path, CONTENT)])
     cells = read_matlab(path).get(VARIABLE)
     if cells is None:
         raise UserError(f"{path}: holds no variable {VARIABLE}")
@@ -67,17 +70,18 @@ def read_matlab(path: Path) -> dict[str, np.ndarray]:
 def _check_compressed_parts(content: bytes) -> None:
     """Raise ``zlib.error`` or ``ValueError`` unless each compressed part unpacks with the right checksum."""
     order: Literal["big", "little"] = "big" if content[126:128] == b"MI" else "little"
-    position = 128  # behind the header; each part is its type, its size and its content
+    position = 128  # after the header; each part has a type, a size and a content
     while position + 8 <= len(content):
         kind, size = (int.from_bytes(content[position + i : position + i + 4], order) for i in (0, 4))
         if kind == 15:  # compressed
             zlib.decompress(content[position + 8 : position + 8 + size])
-        elif kind != 14:  # anything but a matrix: not a file of version 5 to 7
+        elif kind != 14:  # neither compressed nor a matrix: not a file of version 5 to 7
             return
         position += 8 + size
 
 
 def _instances(entry: np.ndarray, where: str) -> np.ndarray:
+    """The (trials, images) instance numbers of a camera and identity, checked; ``where`` begins the error messages."""
     if getattr(entry, "shape", ())[:1] != (TRIALS,) or entry.ndim != 2 or entry.dtype.kind not in "iuf":
         raise UserError(f"{where} should be a ({TRIALS}, images) matrix of instance numbers")
     with np.errstate(invalid="ignore"):  # NaN and infinity, which the next line refuses

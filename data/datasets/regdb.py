@@ -1,4 +1,4 @@
-"""RegDB: 412 identities seen by a pair of a visible and a thermal camera, ten published splits."""
+"""RegDB: 412 identities seen by one visible and one thermal camera, ten published splits."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CAMERAS = {"visible": 2, "thermal": 3}  # as released
 
 
 class RegDB(ReIDDataset):
-    """The identity is the name of the folder; the training label is its rank among the split's identities."""
+    """The identity is the name of the folder; the training label is its index in the sorted identities."""
 
     name = "RegDB"
     visible_cameras = (CAMERAS["visible"],)
@@ -34,25 +34,25 @@ class RegDB(ReIDDataset):
         """Visible images in the order of their list, then thermal ones."""
         require([
             *(folder_problem(self.root / folder, "RegDB has Visible and Thermal") for folder in FOLDERS.values()),
-            *(file_problem(self._index(self.split, modality), self._purpose(modality)) for modality in FOLDERS),
+            *(file_problem(self._index(self.split, modality), self._content(modality)) for modality in FOLDERS),
         ])  # fmt: skip
         listed = {modality: self._read_index(self.split, modality) for modality in FOLDERS}
         identities = {identity for entries in listed.values() for identity in entries.values()}
         self._check_disjoint(identities)
-        require(
+        require([
             f"{self._index(self.split, modality)}: lists no image of identity {identity}, which the other modality has"
             for modality, entries in listed.items()
             for identity in sorted(identities - set(entries.values()))
-        )
-        require(
+        ])  # fmt: skip
+        require([
             f"{self.root / path}: no such image, but {self._index(self.split, modality)} lists it"
             for modality, entries in listed.items()
             for path in entries
             if not is_file(self.root / path)
-        )
-        rank = {identity: label for label, identity in enumerate(sorted(identities))}
+        ])  # fmt: skip
+        labels = {identity: label for label, identity in enumerate(sorted(identities))}
         return [
-            Sample(path, identity, CAMERAS[modality], rank[identity] if self.split == "train" else identity)
+            Sample(path, identity, CAMERAS[modality], labels[identity] if self.split == "train" else identity)
             for modality, entries in listed.items()
             for path, identity in entries.items()
         ]
@@ -60,14 +60,14 @@ class RegDB(ReIDDataset):
     def _index(self, split: str, modality: str) -> Path:
         return self.root / "idx" / f"{split}_{modality}_{self.trial}.txt"
 
-    def _purpose(self, modality: str) -> str:
-        return f"the {modality} images of trial {self.trial}, one 'relative/path label' a line, and comes with RegDB"
+    def _content(self, modality: str) -> str:
+        return f"the {modality} images of split {self.trial}, one 'relative/path label' per line (part of RegDB)"
 
     def _read_index(self, split: str, modality: str) -> dict[str, int]:
         """Path -> identity, in the order of the list."""
         index = self._index(split, modality)
         entries: dict[str, int] = {}
-        for line in read_lines(index, self._purpose(modality)):
+        for line in read_lines(index, self._content(modality)):
             path, identity = _parse_line(line, index, FOLDERS[modality])
             if path in entries:
                 raise UserError(f"{index}: {path} is listed twice")
@@ -77,20 +77,24 @@ class RegDB(ReIDDataset):
         return entries
 
     def _check_disjoint(self, identities: set[int]) -> None:
-        """No identity may be both trained on and tested. A missing list of the other split is not read."""
+        """No identity may be both trained on and tested. A missing list is skipped."""
         other = "test" if self.split == "train" else "train"
         for modality in FOLDERS:
             if self._index(other, modality).is_file():
                 both = identities & set(self._read_index(other, modality).values())
                 if both:
                     raise UserError(
-                        f"{self.root / 'idx'}: identity {min(both)} is listed for both training and testing in trial"
+                        f"{self.root / 'idx'}: identity {min(both)} is listed for both training and testing in split"
                         f" {self.trial}"
                     )
 
     @classmethod
     def protocol(cls, images: ImageTable, root: Path) -> tuple[Search, ...]:
-        """Infrared to visible and visible to infrared, all images against all."""
+        """Infrared to visible and visible to infrared.
+
+        All images of one modality are queries, all images of the other one are the gallery: ten per identity and
+        modality. There is a single trial.
+        """
         query, pool = (np.flatnonzero(images.cameras == CAMERAS[modality]) for modality in ("thermal", "visible"))
         for modality, positions in (("thermal", query), ("visible", pool)):
             if not len(positions):
@@ -109,7 +113,7 @@ class RegDB(ReIDDataset):
 
 
 def _parse_line(line: str, index: Path, top: str) -> tuple[str, int]:
-    """``relative/path label`` -> the path, and the identity that the image's folder is named by."""
+    """``relative/path label`` -> the path, and the identity, which is the name of the image's folder."""
     words = line.rsplit(maxsplit=1)
     if len(words) != 2 or not words[1].isdecimal():
         raise UserError(f"{index}: expected 'relative/path label', found {line[:80]!r}")

@@ -8,24 +8,24 @@ import numpy as np
 
 from data.datasets.base import Counts, ReIDDataset, Sample
 from data.datasets.lists import file_problem, folder_problem, list_files, parse_number, read_identities, require
-from data.datasets.permutations import PURPOSE, Permutations, read_permutations
+from data.datasets.permutations import CONTENT, TRIALS, Permutations, read_permutations
 from utils.protocols import ImageTable, Search
 from utils.run.errors import UserError
 
 PERMUTATION_FILE = "exp/rand_perm_cam.mat"
 ID_LISTS = {"train": ("exp/train_id.txt", "exp/val_id.txt"), "test": ("exp/test_id.txt",)}
-LIST_PURPOSE = "identities in one line, 1,2,4, and comes with SYSU-MM01"
-MODES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}  # gallery cameras
-SHOTS = (1, 10)
+LIST_CONTENT = "identities in one line, such as 1,2,4 (part of SYSU-MM01)"
+MODES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}  # search mode -> gallery cameras
+SHOTS = (1, 10)  # gallery images per identity and camera
 
 
 class SYSU(ReIDDataset):
-    """Training uses the train and val lists; the label is the identity's position in them, one after the other."""
+    """Training uses the train and val lists; the label is the index of the identity in train list + val list."""
 
     name = "SYSU-MM01"
     visible_cameras = (1, 2, 4, 5)
     infrared_cameras = (3, 6)
-    locations = {3: 2}  # cameras 2 and 3 see the same place
+    locations = {3: 2}  # cameras 2 and 3 see the same location
     defaults = {
         "num_id": 395,
         "num_cam": 6,
@@ -40,8 +40,8 @@ class SYSU(ReIDDataset):
     def list_samples(self) -> list[Sample]:
         """Samples ordered by path."""
         require([
-            *(file_problem(self.root / name, LIST_PURPOSE) for name in ID_LISTS[self.split]),
-            file_problem(self.root / PERMUTATION_FILE, PURPOSE),
+            *(file_problem(self.root / name, LIST_CONTENT) for name in ID_LISTS[self.split]),
+            file_problem(self.root / PERMUTATION_FILE, CONTENT),
             *(folder_problem(self.root / f"cam{c}", "SYSU-MM01 has cam1 ... cam6") for c in self.cameras_of()),
         ])  # fmt: skip
         identities = self._read_identities(ID_LISTS[self.split])
@@ -57,21 +57,23 @@ class SYSU(ReIDDataset):
                 Sample(f"cam{camera}/{identity:04d}/{name}", identity, camera, label) for name in names.values()
             ]
         without_image = set(identities) - {sample.identity for sample in samples}
-        problems += [f"{self.root}/cam*/{i:04d}: no image of identity {i}, which is listed" for i in without_image]
+        problems += [
+            f"{self.root}/cam*/{i:04d}: identity {i} is listed but has no image" for i in sorted(without_image)
+        ]
         require(problems)
         return sorted(samples)
 
     def _read_identities(self, names: Sequence[str]) -> list[int]:
-        """The identities of several lists, one list after the other."""
-        lists = [read_identities(self.root / name, LIST_PURPOSE) for name in names]
-        identities = [identity for one in lists for identity in one]
+        """The identities of several lists, concatenated."""
+        lists = [read_identities(self.root / name, LIST_CONTENT) for name in names]
+        identities = [identity for listed in lists for identity in listed]
         if len(set(identities)) < len(identities):
             twice = next(identity for identity in identities if identities.count(identity) > 1)
             raise UserError(f"{self.root / 'exp'}: identity {twice} is in both {' and '.join(names)}")
         return identities
 
     def _check_disjoint(self, identities: Sequence[int]) -> None:
-        """No identity may be both trained on and tested. A missing list of the other split is not read."""
+        """No identity may be both trained on and tested. A missing list is skipped."""
         other = "test" if self.split == "train" else "train"
         names = [name for name in ID_LISTS[other] if (self.root / name).is_file()]
         both = set(identities) & set(self._read_identities(names))
@@ -91,7 +93,7 @@ class SYSU(ReIDDataset):
         return images
 
     def _missing_image(self, camera: int, identity: int, images: Mapping[int, str], expected: np.ndarray | None) -> str:
-        """The first image that the permutation lists and the folder lacks, or an empty string."""
+        """Error message if the permutation lists an image that the folder lacks, else an empty string."""
         missing = set() if expected is None else set(expected[0].tolist()) - images.keys()
         folder = self.root / f"cam{camera}/{identity:04d}"
         if missing and not images:
@@ -112,15 +114,15 @@ class SYSU(ReIDDataset):
         pool = np.flatnonzero(np.isin(images.cameras, cls.visible_cameras))
         if not len(query):
             raise UserError(f"no query: there is no image of an infrared camera {cls.infrared_cameras}")
-        column = {
-            (camera, identity, _instance(path)): number
-            for number, (camera, identity, path) in enumerate(
+        pool_index = {
+            (camera, identity, _instance(path)): index
+            for index, (camera, identity, path) in enumerate(
                 zip(images.cameras[pool].tolist(), images.identities[pool].tolist(), images.paths[pool], strict=True)
             )
         }
         identities = np.unique(images.identities).tolist()
         galleries = {
-            f"{mode}/{shots}-shot": _galleries(permutations, column, cameras, identities, shots)
+            f"{mode}/{shots}-shot": _galleries(permutations, pool_index, cameras, identities, shots)
             for (mode, cameras), shots in product(MODES.items(), SHOTS)
         }
         locations = cls.locations_of(images.cameras)
@@ -129,38 +131,39 @@ class SYSU(ReIDDataset):
 
 def _galleries(
     permutations: Permutations,
-    column: Mapping[tuple[int, int, int], int],
+    pool_index: Mapping[tuple[int, int, int], int],
     cameras: Sequence[int],
     identities: Sequence[int],
     shots: int,
 ) -> tuple[np.ndarray, ...]:
-    """One array of columns of the gallery pool per trial.
+    """The gallery of each trial, as indices into the gallery pool.
 
     Args:
-        column: (camera, identity, instance) -> column.
+        pool_index: (camera, identity, instance) -> index into the gallery pool.
     """
-    seen = [key for key in product(cameras, identities) if key in permutations]
-    trials = len(next(iter(permutations.values())))
+    listed = [pair for pair in product(cameras, identities) if pair in permutations]
     try:
         return tuple(
             np.array(
                 [
-                    column[camera, identity, instance]
-                    for camera, identity in seen
+                    pool_index[camera, identity, instance]
+                    for camera, identity in listed
                     for instance in permutations[camera, identity][trial, :shots].tolist()
                 ],
                 dtype=np.int64,
             )
-            for trial in range(trials)
+            for trial in range(TRIALS)
         )
     except KeyError as error:
         camera, identity, instance = error.args[0]
         raise UserError(
-            f"camera {camera}, identity {identity}: the permutation lists instance {instance}, which has no feature"
+            f"camera {camera}, identity {identity}: the permutation lists instance {instance}, of which there is no"
+            " image"
         ) from None
 
 
 def _instance(path: str) -> int:
+    """The instance number of an image, which is the name of its file."""
     stem = path.replace("\\", "/").rsplit("/", 1)[-1].split(".")[0]
     if not stem.isdecimal():
         raise UserError(f"{path}: the file's name should be the instance number")

@@ -190,7 +190,7 @@ def put_second_name(root: Path) -> Path:
     ("damage", "words"),
     [
         (put_file_for_folder, "not a folder"),
-        (put_folder_for_list, "not a file; it holds"),
+        (put_folder_for_list, "not a file; expected: "),
         (put_pipe_for_image, "no such image"),
         (put_broken_link, "no such image"),
         (put_circle, "symbolic link"),

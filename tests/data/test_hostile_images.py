@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets.images import MOST_PIXELS, read_image
+from data.datasets.images import MAX_PIXELS, read_image
 from tests.helpers.fuzzing import mutations, outcome, report, why
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ GREY_16 = Image.fromarray(np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 3
 NOT_READ = {
     "empty": (b"", "is none of JPEG"),
     "text": (b"no image at all", "is none of JPEG"),
-    "16-bit grey": (encoded("PNG", GREY_16), "is of mode I"),
+    "16-bit grey": (encoded("PNG", GREY_16), "has mode I"),
     "animated gif": (encoded("GIF", **SECOND), "is animated"),
     "animated png": (encoded("PNG", **SECOND), "is animated"),
     "animated webp": (encoded("WEBP", **SECOND), "is animated"),
@@ -137,7 +137,7 @@ def test_16_bit_colour_keeps_its_upper_half(tmp_path):
 # Pillow is silent up to 89 million pixels, warns up to 179 million, and refuses above
 @pytest.mark.parametrize("side", [6000, 10000, 20000])
 def test_decompression_bombs_are_refused_before_they_are_decoded(side, tmp_path, recwarn):
-    assert side**2 > MOST_PIXELS
+    assert side**2 > MAX_PIXELS
     path = tmp_path / "0001.jpg"
     path.write_bytes(png_of(side, side, 8, 2, bytes(10**6)))
     tracemalloc.start()

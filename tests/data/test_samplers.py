@@ -279,5 +279,5 @@ def test_any_layout_keeps_what_the_method_promises_or_is_refused(method, layout,
 
 @pytest.mark.parametrize("method", SAMPLERS)
 def test_no_image_at_all_is_refused(method):
-    with pytest.raises(UserError, match="no complete batch in 0 images"):
+    with pytest.raises(UserError, match="no complete batch from 0 images"):
         sampler(method, np.array([], dtype=int), np.array([], dtype=bool))

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from engine.state import PATTERN
 from engine.trainer import train
 from main import main
 from tests.helpers.faulty_files import faulty_files, fill_disk, kill_process
@@ -218,7 +217,7 @@ def test_a_run_killed_again_and_again_continues(child_run, regdb_root, tmp_path,
 def test_signals_to_a_process_and_its_loaders(number, expected_code, child_run, regdb_root, tmp_path):
     """Terminals and job schedulers send signals to all processes of a run."""
     run = start(arguments(tmp_path, "regdb", regdb_root, num_workers="1"))
-    folder = wait_for(PATTERN, tmp_path, run)  # training begins
+    folder = wait_for("epoch_001.pth", tmp_path, run)  # loaders are running, and there is a second epoch
     for pid in [*children(run.process.pid), run.process.pid]:
         os.kill(pid, number)
     code, printed = run.finish(30)
@@ -230,9 +229,26 @@ def test_signals_to_a_process_and_its_loaders(number, expected_code, child_run, 
     assert_equal_runs(folder, child_run.folder)
 
 
+def test_loaders_end_when_their_run_is_killed(regdb_root, tmp_path):
+    run = start(arguments(tmp_path, "regdb", regdb_root, num_workers="1"))
+    wait_for("epoch_001.pth", tmp_path, run)
+    loaders = [pid for child in children(run.process.pid) for pid in (child, *children(child))]
+    assert loaders
+    run.process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(is_running, loaders)):
+        assert time.monotonic() < deadline, "loader processes are left"
+        time.sleep(0.1)
+
+
 def children(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def is_running(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("stdout", ["full disk", "closed pipe"])

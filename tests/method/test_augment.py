@@ -17,8 +17,8 @@ from data.augment import (
     HUE,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    JITTER,
     NOTHING,
+    SPECTRUM,
     BatchAugment,
     augment,
     normalise,
@@ -152,7 +152,7 @@ def test_equals_pil_and_torchvision_image_by_image(size):
     """The padding may be larger than the image."""
     images = random_images(65, *size)
     parameters = BatchAugment(seed=4).draw(torch.arange(65) % 4 == 0, size)
-    assert set(parameters.colour.tolist()) == {NOTHING, HUE, GRAYSCALE, CUTMIX, JITTER}
+    assert set(parameters.colour.tolist()) == {NOTHING, HUE, GRAYSCALE, CUTMIX, SPECTRUM}
     result = augment(batch(*images), parameters)
     assert result.dtype == torch.float32
     grey_level = 1 / 255 / min(IMAGENET_STD)
@@ -216,7 +216,7 @@ def test_four_colour_changes_are_drawn_equally_and_applied_half_the_time():
 
 
 @pytest.mark.parametrize(
-    ("switch", "kind"), [("color_jitter", HUE), ("vimc_wg", GRAYSCALE), ("vimc_cc", CUTMIX), ("vimc_sj", JITTER)]
+    ("switch", "kind"), [("color_jitter", HUE), ("vimc_wg", GRAYSCALE), ("vimc_cc", CUTMIX), ("vimc_sj", SPECTRUM)]
 )
 def test_a_switched_off_change_leaves_the_others_as_they_are(switch, kind):
     infrared = torch.zeros(DRAWS, dtype=torch.bool)

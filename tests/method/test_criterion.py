@@ -37,7 +37,7 @@ def test_values_by_name():
     embeddings, logits = outputs()
     criterion = mcja_criterion("builtin")
     losses = criterion(embeddings, logits, LABELS, IS_INFRARED)
-    assert criterion.names == tuple(losses) == ("loss_id", "loss_cmr")
+    assert tuple(criterion.losses) == tuple(losses) == ("loss_id", "loss_cmr")
     assert torch.equal(losses["loss_id"], functional.cross_entropy(logits, LABELS))
     expected = cross_modality_retrieval_loss(embeddings, LABELS, IS_INFRARED, backend="builtin")
     assert torch.equal(losses["loss_cmr"], expected)
@@ -49,7 +49,7 @@ def test_the_configuration_switches_losses(switches):
     cfg = strategy_cfg.clone()
     cfg.update(dict(zip(LOSSES, switches, strict=True)))
     if any(switches):
-        assert build_criterion(cfg, CPU).names == tuple(name for name in LOSSES if cfg[name])
+        assert tuple(build_criterion(cfg, CPU).losses) == tuple(name for name in LOSSES if cfg[name])
     else:
         with pytest.raises(ValueError, match="at least one loss"):
             build_criterion(cfg, CPU)

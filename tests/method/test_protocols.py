@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_said(golden_root):
         SYSU.protocol(subset(features, ~np.isin(features.cameras, (3, 6))), golden_root)
     keep = np.ones(len(features.paths), dtype=bool)
     keep[np.flatnonzero(features.cameras == 1)[0]] = False
-    with pytest.raises(UserError, match="lists instance .*, which has no feature"):
+    with pytest.raises(UserError, match="lists instance .*, of which there is no image"):
         SYSU.protocol(subset(features, keep), golden_root)
     plain = Features(features.paths, features.identities, features.cameras, {"original": features.spectra["original"]})
     with pytest.raises(UserError, match="red, green, blue are missing"):

@@ -205,7 +205,7 @@ def resume(tmp_path) -> Callable[..., CfgNode]:
 
 @pytest.mark.parametrize("test_only", ["true", "false"])
 def test_a_checkpoint_of_another_trial_is_refused(test_only, resume):
-    with pytest.raises(UserError, match="RegDB's trial 7 .*half of trial 1's test identities.*set trial 7"):
+    with pytest.raises(UserError, match="RegDB's split 7 .*half of the test identities of split 1; set trial 7"):
         check_resume(resume("dataset: regdb\ntrial: 7\n", "test_only", test_only))
 
 

@@ -251,7 +251,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
     assert "a configuration is a .yml or .yaml file" in refused(write("import os", "x.py"))
     (tmp_path / "folder.yml").mkdir()
     assert "folder.yml: cannot be read (Is a directory)" in refused(tmp_path / "folder.yml")
-    assert "'lr' has no partner" in refused(write(""), "lr")
+    assert "'lr' has no value" in refused(write(""), "lr")
 
 
 # --- random overrides and damaged files -----------------------------------------------------------------------------

@@ -76,9 +76,9 @@ def test_all_that_is_missing_is_listed(sysu, tmp_path, capsys):
     for name, text in {
         "cam3": "no such folder; SYSU-MM01 has cam1 ... cam6",
         "cam4": "not a folder",
-        "exp/val_id.txt": "it holds identities in one line, 1,2,4, and comes with SYSU-MM01",
-        "exp/test_id.txt": "it holds identities in one line, 1,2,4, and comes with SYSU-MM01",
-        "exp/rand_perm_cam.mat": "it holds the gallery permutations: a (6, 1) cell",
+        "exp/val_id.txt": "expected: identities in one line, such as 1,2,4 (part of SYSU-MM01)",
+        "exp/test_id.txt": "expected: identities in one line, such as 1,2,4 (part of SYSU-MM01)",
+        "exp/rand_perm_cam.mat": "expected: a (6, 1) cell",
     }.items():
         lines = [line for line in found["error"] if line.startswith(f"{sysu / name}: ")]
         assert len(lines) == 1, name  # once, though both splits need it
@@ -92,7 +92,7 @@ def test_indices_of_regdb(regdb, tmp_path, capsys):
         (regdb / f"idx/train_{modality}_1.txt").unlink()
     shutil.rmtree(regdb / "Thermal")
     _, found = examine(capsys, *words)
-    assert mentions(found["error"], "train_visible_1.txt: no such file; it holds", "'relative/path label'")
+    assert mentions(found["error"], "train_visible_1.txt: no such file; expected: ", "'relative/path label'")
     assert mentions(found["error"], "train_thermal_1.txt: no such file")
     assert mentions(found["error"], "Thermal: no such folder; RegDB has Visible and Thermal")
 

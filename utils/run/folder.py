@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -87,7 +87,8 @@ class RunFolder:
         except UserError as error:
             saved = [path.name for path in self.path.glob("*.pth")]
             if not saved or (isinstance(error, UnreadableImage) and all(map(INITIAL_STATE.fullmatch, saved))):
-                set_up_logging()  # closes the log
+                with suppress(OSError):  # the disk may be full
+                    set_up_logging()  # closes the log
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 

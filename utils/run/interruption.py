@@ -1,5 +1,7 @@
 """What SIGINT (ctrl-C) and SIGTERM do: stop at once, or wait until the training state can be saved."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -58,7 +60,7 @@ def ignore_signals_in_worker(worker: int) -> None:
 
     Terminals and job schedulers send signals to every process of a job, but the main process needs its loaders to
     finish the step. SIGINT is ignored. After SIGTERM the loader ends within ``WORKER_SECONDS``; a second one ends it at
-    once.
+    once. It also ends when the main process is killed; torch notices that only if loaders are started by ``fork``.
     """
 
     def end_later(number: int, frame: FrameType | None) -> None:
@@ -67,6 +69,14 @@ def ignore_signals_in_worker(worker: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end_later)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only loaders start this thread
+    parent.join()
+    os._exit(1)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
