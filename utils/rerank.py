@@ -55,9 +55,8 @@ class PoolDistances(NamedTuple):
 
     mean: Tensor  # (N, query rows) mean over the spectra of the pool
     largest: Tensor  # (N, query rows) largest over the spectra of the pool
-    reverse: (
-        Tensor | None
-    )  # (N, Nq) mean over all spectra of d_ij / max_i, i in the pool; only with the neighbours "all"
+    # (N, Nq) mean of d_ij / max_i over all spectra, with i in the pool; None unless the neighbours are "all"
+    reverse: Tensor | None
 
 
 def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: float, neighbours: str) -> Values:
