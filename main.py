@@ -123,8 +123,9 @@ def build(run: Run) -> Parts:
     train_set = None if cfg.test_only else build_dataset(cfg, "train")
     test_set = build_dataset(cfg, "test")
     require_testable(test_set)
+    notes: list[str] = []
     if run.folder and has_states(run.folder.path):
-        model, notes = build_model(cfg, pretrained="none"), []  # the training state holds the weights
+        model = build_model(cfg, pretrained="none")  # the training state holds the weights
     else:
         model, notes = initial_model(run)
     place(model, device)
