@@ -17,7 +17,7 @@ import argparse
 import logging
 import shlex
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +130,8 @@ def build(run: Run) -> Parts:
         model, notes = initial_model(run)
     place(model, device)
     training = build_training(cfg, model, train_set, device, seed=run.seed) if train_set else None
-    evaluator = build_evaluator(cfg, test_set, device)
+    no_casts = training.precision.no_autocast if training else nullcontext
+    evaluator = build_evaluator(cfg, test_set, device, no_casts=no_casts)
     if training:
         notes += [training.dataset.summary(), f"  images: {training.source}"]
         notes.append(f"losses: {training.criterion}; {training.precision} on {describe_device(device)}")

@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, object]:
             return {}
         _check_flat(node)
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-31
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-31
         mark = getattr(error, "problem_mark", None)
         position = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -61,6 +61,6 @@ def decode(text: str) -> object:
     for read in (literal_eval, yaml.safe_load):
         try:
             return read(text)
-        except (ValueError, SyntaxError, yaml.YAMLError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, yaml.YAMLError):
             continue
     return text

@@ -1,5 +1,8 @@
 """Training and testing."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch.optim import Adam
 from yacs.config import CfgNode
@@ -46,7 +49,13 @@ def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
     return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
 
 
-def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> Evaluator:
+def build_evaluator(
+    cfg: CfgNode,
+    dataset: ReIDDataset,
+    device: torch.device,
+    *,
+    no_casts: Callable[[], AbstractContextManager] = nullcontext,
+) -> Evaluator:
     """Evaluation on the test set ``dataset``, as configured."""
     extractor = Extractor(
         dataset,
@@ -56,4 +65,5 @@ def build_evaluator(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) ->
         num_workers=cfg.num_workers,
         dtype=inference_dtype(device, fp16=cfg.fp16),
     )
-    return Evaluator(extractor, mser=MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None)
+    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None
+    return Evaluator(extractor, mser=mser, no_casts=no_casts)

@@ -1,11 +1,14 @@
 """Evaluate models on a test set."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
 from torch import nn
 
 from data.datasets.base import ReIDDataset
 from engine.extract import Extractor
 from utils.features import Features
-from utils.protocols import require_scorable, score
+from utils.protocols import Search, require_scorable, score
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
 
@@ -21,29 +24,38 @@ class Evaluator:
     Args:
         extractor: the extractor of the test set.
         mser: hyper-parameters of MSER, or None for plain ranking only.
+        no_casts: a context in which scoring stays in float32, although apex casts everywhere else.
     """
 
-    def __init__(self, extractor: Extractor, *, mser: MSER | None):
-        self.extractor, self.mser, self.device = extractor, mser, extractor.device
+    def __init__(
+        self,
+        extractor: Extractor,
+        *,
+        mser: MSER | None,
+        no_casts: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.extractor, self.mser, self.device, self.no_casts = extractor, mser, extractor.device, no_casts
         self.dataset = extractor.dataset
         self.protocol = self.dataset.protocol(self.dataset, self.dataset.root)
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:
         """Results of every setting, plain and with MSER if configured, and the features."""
         features = self.extractor(model, all_spectra=self.mser is not None)
-        return score(features, self.protocol, mser=self.mser, device=self.device), features
+        return self._score(features, self.protocol, self.mser), features
 
     def test_plain(self, model: nn.Module) -> Results:
         """Results of every setting without MSER."""
-        features = self.extractor(model, all_spectra=False)
-        return score(features, self.protocol, device=self.device)
+        return self._score(self.extractor(model, all_spectra=False), self.protocol)
 
     def select(self, model: nn.Module) -> TrialScore:
         """Mean metrics over the settings ``dataset.selection``, without MSER. Their rank-1 selects the best model."""
-        features = self.extractor(model, all_spectra=False)
         protocol = [search.only(self.dataset.selection) for search in self.protocol]
-        results = score(features, protocol, device=self.device)
+        results = self._score(self.extractor(model, all_spectra=False), protocol)
         return SettingResult(tuple(result.mean for result in results.values())).mean
+
+    def _score(self, features: Features, protocol: Sequence[Search], mser: MSER | None = None) -> Results:
+        with self.no_casts():
+            return score(features, protocol, mser=mser, device=self.device)
 
     def close(self) -> None:
         """End the loaders' workers."""

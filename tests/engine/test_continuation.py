@@ -1,6 +1,7 @@
 """Runs that are stopped and go on: bit for bit what they would have been."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -39,9 +40,19 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(share, workers, uninterru
     assert_same(again, expected, tmp_path, expected_folder)
 
 
-def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path):
+def log_lines(caplog) -> list[str]:
+    """The log lines within epochs, such as: epoch 1 [2/5] ..."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "engine.report"]
+    caplog.clear()
+    return [line for line in lines if "/" in line]
+
+
+def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path, tmp_path_factory, caplog):
+    caplog.set_level(logging.INFO)
     expected, expected_folder, best, batches = uninterrupted
     schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    train(make_training(), schedule, tmp_path_factory.mktemp("whole"))
+    expected_lines = log_lines(caplog)
     for attempt in range(batches + 1):
         training = make_training()
         stop_at(training, 1, (signal.SIGTERM, signal.SIGINT)[attempt % 2])
@@ -52,6 +63,7 @@ def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path):
             continue
         break
     assert attempt == batches  # each time one step was made
+    assert log_lines(caplog) == expected_lines
     assert found == best
     assert_same(training, expected, tmp_path, expected_folder)
 
@@ -243,6 +255,21 @@ def test_a_best_model_that_the_state_does_not_know_of_is_taken_back(uninterrupte
     again = make_training()
     train(again, make_schedule(num_epoch=EPOCHS, eval_interval=0), tmp_path)
     assert not (tmp_path / BEST).exists()
+
+
+def test_files_that_are_newer_than_the_state_are_written_again(tmp_path, monkeypatch):
+    schedule = make_schedule(num_epoch=2, evaluate=score_of)
+    train(make_training(), schedule, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in ("metrics.csv", BEST)}
+    for name in before:
+        (tmp_path / name).write_bytes(b"written after the state")
+    first = []
+    report = trainer_module.Report
+    monkeypatch.setattr(trainer_module, "Report", lambda *a, **k: first.append(k["first_iteration"]) or report(*a, **k))
+    train(make_training(), schedule, tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == before["metrics.csv"]
+    assert torch.load(tmp_path / BEST, weights_only=True).keys() == make_training().model.state_dict().keys()
+    assert first == [newest_state(tmp_path)[0]["progress"]["iteration"] + 1]  # TensorBoard hides later points
 
 
 def test_states_of_other_images_are_refused(tmp_path):

@@ -11,7 +11,9 @@ from engine.evaluator import Evaluator
 from engine.extract import Extractor, spectrum
 from engine.precision import inference_dtype
 from models import MCJA
+from tests.helpers.apex import StandInForApex
 from utils.features import SPECTRA
+from utils.rerank import MSER
 
 CPU, SIZE = torch.device("cpu"), (64, 32)
 OPTIONS = {"batch_size": 32, "num_workers": 0}
@@ -92,3 +94,19 @@ def test_only_a_gpu_computes_in_half_precision():
     assert inference_dtype(CPU, fp16=True) is None
     assert inference_dtype(torch.device("cuda"), fp16=False) is None
     assert inference_dtype(torch.device("cuda"), fp16=True) == torch.float16
+
+
+def test_the_best_model_is_selected_by_the_data_sets_settings(dataset, source, model):
+    evaluator = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=None)
+    results = evaluator.test_plain(model)
+    assert evaluator.select(model) == results["all/1-shot"].mean
+    assert any(result.mean != results["all/1-shot"].mean for result in results.values())
+
+
+def test_scoring_is_not_cast_by_apex(dataset, source, model, monkeypatch):
+    plain = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=MSER(5, 3, 0.3))
+    features = plain.test(model)[1]
+    expected = plain._score(features, plain.protocol, plain.mser)
+    apex = StandInForApex(monkeypatch)
+    evaluator = Evaluator(plain.extractor, mser=plain.mser, no_casts=apex.disable_casts)
+    assert evaluator._score(features, evaluator.protocol, evaluator.mser) == expected

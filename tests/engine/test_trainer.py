@@ -1,6 +1,5 @@
 """Training on a tiny model: what an epoch consumes, when the learning rate falls, what stops it."""
 
-import contextlib
 import csv
 import json
 import logging
@@ -20,6 +19,7 @@ from engine.precision import ApexPrecision, TorchPrecision, build_precision
 from engine.report import CSV_FIELDS, describe, write_rows
 from engine.step import build_step
 from engine.trainer import train
+from tests.helpers.apex import StandInForApex
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.training import CPU, losses_of, make_schedule, make_training
 from utils.results import TrialScore
@@ -211,48 +211,6 @@ def test_apex_that_is_not_there_is_explained(monkeypatch):
         build_precision(None, None, CPU, **options)
 
 
-class StandInForApex:
-    """Behaves like apex.amp O1: patched functions compute in half precision and keep casted weights until a step."""
-
-    def __init__(self, monkeypatch):
-        self.casting, self.cache, self.level = True, {}, None
-        linear, cumsum = torch.nn.functional.linear, torch.Tensor.cumsum
-
-        def half(value: torch.Tensor) -> torch.Tensor:
-            if not isinstance(value, torch.nn.Parameter):
-                return value.half()
-            return self.cache.setdefault(value, value.half())
-
-        def patched_linear(input, weight, bias=None):
-            if not self.casting:
-                return linear(input, weight, bias)
-            return linear(half(input), half(weight), None if bias is None else half(bias))
-
-        def patched_cumsum(self_, *args, **kwargs):
-            return cumsum(self_.half() if self.casting else self_, *args, **kwargs)
-
-        monkeypatch.setattr(torch.nn.functional, "linear", patched_linear)
-        monkeypatch.setattr(torch.Tensor, "cumsum", patched_cumsum)
-        monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=self))
-
-    def initialize(self, model, optimizer, *, opt_level, verbosity):
-        self.level = opt_level
-
-    @contextlib.contextmanager
-    def scale_loss(self, loss, optimizer):
-        yield loss * 8
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad /= 8
-        self.cache.clear()
-
-    @contextlib.contextmanager
-    def disable_casts(self):
-        self.casting = False
-        yield
-        self.casting = True
-
-
 def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
     training = make_training()
     training.criterion = mcja_criterion("builtin")
@@ -275,21 +233,6 @@ def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
     assert training.model(torch.rand(2, 3, 8, 6)).dtype == torch.float16
     apex.casting = False
     assert found == pytest.approx(losses_of(plain), rel=0.05)
-
-
-def test_apex_keeps_weights_that_a_test_must_not_see(monkeypatch):
-    """Loading the best weights into the model that was trained would test the last ones."""
-    training = make_training()
-    StandInForApex(monkeypatch)
-    training.precision = ApexPrecision(training.model, training.optimizer)
-    images, model = torch.rand(2, 3, 8, 6), training.model
-    best = {name: value + 1 for name, value in model.state_dict().items()}
-    before = model(images)
-    model.load_state_dict(best)
-    assert torch.equal(model(images), before)
-    fresh = type(model)()
-    fresh.load_state_dict(best)
-    assert not torch.equal(fresh(images), before)
 
 
 # --- compiled -------------------------------------------------------------------------------------------------------

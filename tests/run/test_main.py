@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ import torch
 import yaml
 
 from configs import get_config
-from main import main
+from engine.evaluator import Evaluator
+from main import Parts, main, trained_models
 from models import MCJA
+from tests.helpers.apex import StandInForApex
 from tests.helpers.runs import SETTINGS, arguments, refused, run
 from tools.score import main as score_main
+from utils.results import TrialScore
 from utils.run.cli import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +76,35 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
     scored = json.loads((tmp_path / "scored.json").read_text())
     for name in names:
         assert scored[name] == pytest.approx(results["results"][name], abs=1e-6), name
+
+
+def test_the_best_and_the_last_model_are_tested(roots, tmp_path, monkeypatch):
+    scores = iter([60.0, 40.0])  # of epochs 1 and 2
+    monkeypatch.setattr(Evaluator, "select", lambda self, model: TrialScore(*[next(scores)] * 6))
+    folder = run(tmp_path, *arguments(tmp_path, "regdb", roots["regdb"], mser="false", lr="0.05"))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["best_epoch"] == 1
+    assert results["results"] != results["last"]["results"]
+    for name, expected in (("best.pth", results["results"]), ("last.pth", results["last"]["results"])):
+        words = ["--cfg", str(folder / "config.yml"), "--gpu", "cpu", "test_only", "true", "resume", str(folder / name)]
+        assert json.loads((run(tmp_path, *words) / "results.json").read_text())["results"] == expected
+
+
+def test_weights_that_apex_caches_are_not_tested_as_the_best(tmp_path, monkeypatch):
+    (tmp_path / "x.yml").write_text("dataset: regdb\n")
+    cfg = get_config(tmp_path / "x.yml", ["backbone", "resnet10", "pretrained", "none", "num_id", "3"])
+    images, last, best = torch.rand(2, 3, 64, 32), *(MCJA(3, backbone="resnet10").eval() for _ in range(2))
+    torch.save(best.state_dict(), tmp_path / "best.pth")
+    apex = StandInForApex(monkeypatch)
+    with torch.no_grad():
+        expected = {"best": best(images), "last": last(images)}
+        found = trained_models(cfg, Parts(last, None, SimpleNamespace(device=torch.device("cpu")), []), tmp_path)
+        assert list(found) == ["best", "last"]
+        assert apex.cache
+        for name, model in found.items():
+            assert torch.equal(model.eval()(images), expected[name])
+    saved = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in last.state_dict().items())
 
 
 def test_a_seed_repeats_a_run_whatever_the_workers(roots, tmp_path):

@@ -17,3 +17,4 @@ def set_up_logging(file: Path | None = None) -> None:
     )
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # ignite logs every exception as an error, then raises it
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a line that cannot be written is lost without a traceback, e.g. after `| head`
