@@ -130,7 +130,7 @@ def test_refused_in_one_line(case, state, tmp_path):
     text = str(error.value)
     assert text.startswith(f"{path}: ")
     assert message in text
-    assert "\n" not in text
+    assert text.isprintable()
     assert "weights_only" not in text  # torch's advice to load code
 
 
