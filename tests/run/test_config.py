@@ -173,6 +173,7 @@ REFUSED = [
     ("p_size: 8.0", ["p_size", "8.0", "a whole number"]),
     ("fp16: 1", ["fp16", "1", "true or false"]),
     ("prefix: 7", ["prefix", "7", "text (quote it)"]),
+    ("prefix: 2024-13-31", ["x.yml", "month"]),
     ("image_size: 384", ["image_size", "384", "list of whole numbers"]),
     ("image_size: (384, 192, 3)", ["image_size", "(384, 192, 3)", "(height, width)"]),
     ("image_size: (16, 192)", ["image_size", "at least 32"]),
