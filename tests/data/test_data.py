@@ -225,6 +225,7 @@ def test_regdb_index_line_without_its_image(regdb):
         ("Visible/1/x.bmp", "expected 'relative/path label'"),
         ("Visible/1/x.bmp one", "expected 'relative/path label'"),
         ("../Visible/1/x.bmp 0", "leads outside"),
+        ("Visible/../../1/x.bmp 0", "leads outside"),
         ("/etc/1/x.bmp 0", "leads outside"),
         ("C:\\x\\1\\x.bmp 0", "leads outside"),
         ("x.bmp 0", "is not below Visible/"),

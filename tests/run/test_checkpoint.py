@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -105,34 +104,22 @@ REFUSED: dict[str, tuple[Callable[[State], bytes], str]] = {
     "an empty file": (lambda s: b"", "not a readable checkpoint"),
     "text": (lambda s: b"weights\n" * 50, "not written by torch.save"),
     "an incomplete copy": (lambda s: saved(s)[:5_000_000], "copy it again if it is incomplete"),
-    "an incomplete copy, old format": (lambda s: saved_by_old_torch(s)[:5_000_000], "copy it again"),
     "a list": (lambda s: saved([1, 2]), "holds a list, not a state dict"),
-    "a tensor": (lambda s: saved(torch.zeros(3)), "holds a Tensor, not a state dict"),
-    "an empty dict": (lambda s: saved({}), "empty state dict"),
     "state_dict": (lambda s: saved({"state_dict": s}), "under state_dict, not a bare state dict"),
     "a training state": (lambda s: saved({"epoch": 3, "model": s}), "holds a int under epoch, not a bare state dict"),
     "a whole model": (lambda s: saved(nn.Linear(2, 2)), "it holds torch.nn.modules.linear.Linear"),
-    "numbers for names": (lambda s: saved({1: torch.zeros(1)}), "not a bare state dict"),
-    "text for a tensor": (with_value(str), f"holds a str under {NAME}"),
     "NaN": (with_value(lambda v: v * float("nan")), f"{NAME} holds NaN or infinite"),
-    "infinite": (with_value(lambda v: v * float("inf")), f"{NAME} holds NaN or infinite"),
     "too large for float32": (with_value(lambda v: v.double() * 1e300), f"{NAME} holds NaN or infinite"),
+    "infinite": (with_value(lambda v: v * float("inf")), f"{NAME} holds NaN or infinite"),
     "sparse": (with_value(lambda v: v.to_sparse()), f"{NAME} is not an ordinary dense tensor"),
-    "quantized": (
-        with_value(lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8)),
-        f"{NAME} is not an ordinary dense tensor",
-    ),
     "whole numbers": (with_value(lambda v: v.int()), f"another shape or type of {NAME}"),
     "another shape": (with_value(lambda v: v[:5]), f"another shape or type of {NAME}"),
     "a larger backbone": (lambda s: saved(network(backbone="resnet18").state_dict()), "unknown to this model"),
     "another mda_m": (lambda s: saved(network(mda_m=7).state_dict()), "(backbone, mda_m)"),
     "another network": (lambda s: saved(nn.Linear(2, 2).state_dict()), "no name in it belongs to this model"),
-    "a prefix before some names": (lambda s: saved({n.replace("MDA", "module.MDA"): s[n] for n in s}), "module.MDA"),
-    "a name of two lines": (lambda s: saved({**s, "a\n\x1b[31mb": torch.zeros(1)}), r"'a\n\x1b[31mb'"),
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # torch warns about quantized tensors and old formats
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(case, state, tmp_path):
     make, message = REFUSED[case]
@@ -161,23 +148,18 @@ def test_main_refuses_a_bad_checkpoint_before_it_makes_a_folder(test_only, words
     assert "not a bare state dict" in refused(capsys, tmp_path, *words, *changes)
 
 
-def fuzz(save: Callable[[object], bytes], count: int, tmp_path: Path, tally) -> None:
+@pytest.mark.filterwarnings("ignore")  # torch warns about some damaged files
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.faults)])
+def test_damaged_files(count, tmp_path, tally):
     """Damaged checkpoints are read or refused in one line, and never make a weight NaN."""
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     path, found = tmp_path / "damaged.pth", Counter()
-    for content in mutations(save(model.state_dict()), 11, count):
+    for content in mutations(saved(model.state_dict()), 11, count):
         path.write_bytes(content)
         found[outcome(lambda: load_weights(model, path))] += 1
         assert all(value.float().isfinite().all() for value in model.state_dict().values())
     report(tally, "checkpoint", found)
     assert found["refused"] > count / 2
-
-
-@pytest.mark.filterwarnings("ignore")  # torch warns about some damaged files
-@pytest.mark.parametrize("save", [saved, saved_by_old_torch])
-@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.faults)])
-def test_damaged_files(save, count, tmp_path, tally):
-    fuzz(save, count, tmp_path, tally)
 
 
 # --- what the run folder of a checkpoint says -----------------------------------------------------------------------
@@ -207,12 +189,6 @@ def resume(tmp_path) -> Callable[..., CfgNode]:
 def test_a_checkpoint_of_another_trial_is_refused(test_only, resume):
     with pytest.raises(UserError, match="RegDB's split 7 .*half of the test identities of split 1; set trial 7"):
         check_resume(resume("dataset: regdb\ntrial: 7\n", "test_only", test_only))
-
-
-def test_main_refuses_a_checkpoint_of_another_trial(words, state, tmp_path, capsys):
-    (tmp_path / "config.yml").write_text("dataset: regdb\ntrial: 7\n")
-    torch.save(state, tmp_path / "best.pth")
-    assert "trial 7" in refused(capsys, tmp_path, *words, "test_only", "true", "resume", str(tmp_path / "best.pth"))
 
 
 def test_another_data_set_with_other_classes_is_refused(resume):

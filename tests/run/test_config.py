@@ -1,20 +1,19 @@
 """Configurations: each is read as it is meant, or refused in one line."""
 
-import random
 import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from configs import get_config
 from configs.checks import CHOICES, RULES
 from configs.default import strategy_cfg
 from data.datasets import DATASETS
 from losses import LOSSES
-from tests.helpers.limits import within
+from tests.helpers.fuzzing import mutations, outcome, report
 from utils.run.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -169,36 +168,27 @@ def test_files_are_read_as_they_are_meant(write, text, key, value):
 
 REFUSED = [
     ("p_sise: 8", ["p_sise", "8", "x.yml", "did you mean 'p_size'"]),
-    ("3: x", ["3: 'x'", "unknown key"]),
     ("lr: fast", ["lr", "fast", "x.yml", "a number"]),
     ("lr:", ["lr", "a number"]),
     ("p_size: 8.0", ["p_size", "8.0", "a whole number"]),
-    ("p_size: true", ["p_size", "True", "a whole number"]),
     ("fp16: 1", ["fp16", "1", "true or false"]),
     ("prefix: 7", ["prefix", "7", "text (quote it)"]),
-    ("prefix: no", ["prefix", "False", "text (quote it)"]),
-    ("prefix: 2024-01-31", ["prefix", "text (quote it)"]),
     ("prefix: 2024-13-31", ["x.yml", "month"]),
     ("image_size: 384", ["image_size", "384", "list of whole numbers"]),
     ("image_size: (384, 192, 3)", ["image_size", "(384, 192, 3)", "(height, width)"]),
     ("image_size: (16, 192)", ["image_size", "at least 32"]),
     ("lr_step: [120, 80]", ["lr_step", "[120, 80]", "ascending"]),
-    ("lr_step: [0, 80]", ["lr_step", "at least 1"]),
     ("lr: 0", ["lr", "0", "> 0"]),
     ("lr: .nan", ["lr", "nan", "> 0"]),
-    ("lr: .inf", ["lr", "inf", "> 0"]),
     ("wd: -1.0", ["wd", "-1.0", ">= 0"]),
     ("trial: 11", ["trial", "11", "between 1 and 10"]),
     ("mser_lambda: 1.5", ["mser_lambda", "1.5", "between 0 and 1"]),
-    ("num_workers: 100000", ["num_workers", "between 0 and 1024"]),
     ("dataset: regbd", ["dataset", "regbd", "did you mean 'regdb'"]),
-    ("dataset: [sysu]", ["dataset", "text"]),
     ("soft_rank: torchsrot", ["soft_rank", "torchsrot", "did you mean 'torchsort'"]),
     ("sample_method: triplet", ["sample_method", "triplet", "choose from norm_triplet"]),
-    ("cache: memory", ["cache", "memory", "choose from none, disk, device"]),
     ("prefix: ../x", ["prefix", "../x", "plain file name"]),
-    ("prefix: /tmp/x", ["prefix", "plain file name"]),
     ("prefix: ..", ["prefix", "plain file name"]),
+    ("prefix: /tmp/x", ["prefix", "plain file name"]),
     ("data_root: ''", ["data_root", "a folder"]),
     ("".join(f"{name}: false\n" for name in LOSSES), ["loss_id", "nothing to learn"]),
     ("compile: true\nsoft_rank: torchsort", ["compile", "soft_rank torchsort"]),
@@ -211,13 +201,9 @@ REFUSED = [
     ("lr: 1\nlr: 2", ["x.yml:2:1", "'lr' is given twice"]),
     ("lr: 1\n\twd: 2", ["x.yml:2:1", "not valid YAML"]),
     ("lr: {a: 1}", ["x.yml:1:5", "a value is a number"]),
-    ("lr_step: [[1], 2]", ["x.yml:1:11", "a value is a number"]),
-    ("lr: !!python/object/apply:os.getcwd []", ["x.yml:1:5", "not valid YAML"]),
     ("- lr", ["x.yml:1:1", "key: value"]),
-    ("lr", ["x.yml:1:1", "key: value"]),
     ("lr: 1\n---\nlr: 2", ["x.yml:2:1", "document"]),
     ("prefix: Büro".encode("latin-1"), ["x.yml", "save it as UTF-8"]),
-    ("lr: 1".encode("utf-16"), ["x.yml", "save it as UTF-8"]),
 ]
 
 
@@ -254,55 +240,8 @@ def test_files_that_cannot_be_read(write, tmp_path):
     assert "'lr' has no value" in refused(write(""), "lr")
 
 
-# --- random overrides and damaged files -----------------------------------------------------------------------------
-
-
-def attempt(path: Path, overrides: list[str] | None = None) -> bool:
-    """Whether it is read and, once written, read again; if not, the error must be one line."""
-    with within(20):
-        try:
-            cfg = get_config(path, overrides or [])
-        except UserError as error:
-            assert "\n" not in str(error)
-            return False
-    again = path.with_name("again.yml")
-    again.write_text(cfg.dump())
-    assert get_config(again) == cfg
-    return True
-
-
-TEXT = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=30)
-VALUES = st.one_of(
-    TEXT,
-    st.integers(-3, 400).map(str),
-    st.floats().map(repr),
-    st.lists(st.integers(-1, 500), max_size=3).map(repr),
-    st.sampled_from(["true", "no", "~", "[", "{}", "0x1f", "1:30", "1e-3", "&a", "*a", "'"]),
-    st.sampled_from([choice for choices in CHOICES.values() for choice in choices]),
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(pairs=st.lists(st.tuples(st.sampled_from(sorted(strategy_cfg)) | TEXT, VALUES), max_size=3))
-def test_any_overrides(pairs, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "overrides.yml"
-    path.write_text("")
-    attempt(path, [word for pair in pairs for word in pair])
-
-
-@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.faults)])
-def test_damaged_files(count, tmp_path, tally):
-    """Cut files and flipped bits."""
-    draw, path, read = random.Random(0), tmp_path / "damaged.yml", 0
-    good = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yml"))]
-    for number in range(count):
-        data = bytearray(good[number % len(good)])
-        position = draw.randrange(len(data))
-        if number % 2:
-            del data[position:]
-        else:
-            data[position] ^= 1 << draw.randrange(8)
-        path.write_bytes(data)
-        read += attempt(path)
-    tally(count, f"damaged configurations: {read} read, {count - read} refused")
-    assert 0 < read < count
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yml")), ids=lambda path: path.name)
+def test_damaged_files(path, write, tally):
+    found = Counter(outcome(partial(get_config, write(text))) for text in mutations(path.read_bytes(), 0, 30))
+    report(tally, "configuration", found)
+    assert found["refused"] > 0

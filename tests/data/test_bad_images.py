@@ -1,10 +1,9 @@
-"""Images that are damaged, or not what belongs there: read as they are meant, or refused in one line."""
+"""Images in unusual formats are read correctly; damaged and unsuitable ones are refused in one line."""
 
 import io
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -18,7 +17,6 @@ from tests.helpers.fuzzing import mutations, outcome, report, why
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 24)
-FEW, MANY = 30, 3000  # cases per form of file
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (24, 48)) -> Image.Image:
@@ -46,33 +44,18 @@ FORMS = {
 }
 
 
-def fuzz_images(tmp_path: Path, form: str, seed: int, count: int) -> Counter:
-    path = tmp_path / "x.jpg"
-    found = Counter()
-    for damaged in mutations(FORMS[form], seed, count):
+@pytest.mark.parametrize("count", [30, pytest.param(3000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("form", ["jpeg", "png", "bmp"])
+def test_damaged_images(form, count, tmp_path, tally):
+    path, found = tmp_path / "x.jpg", Counter()
+    for damaged in mutations(FORMS[form], 1, count):
         path.write_bytes(damaged)
         found[outcome(lambda: read_image(path, SIZE))] += 1
-    return found
-
-
-@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
-@pytest.mark.parametrize("form", FORMS)
-def test_damaged_images(form, tmp_path, tally):
-    (tmp_path / "x.jpg").write_bytes(FORMS[form])
-    assert read_image(tmp_path / "x.jpg", SIZE).shape == (3, *SIZE)
-    found = fuzz_images(tmp_path, form, seed=1, count=FEW)
     report(tally, form, found)
     assert found["refused"] > 0
 
 
-@pytest.mark.faults
-@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
-@pytest.mark.parametrize("form", FORMS)
-def test_many_damaged_images(form, tmp_path, tally):
-    report(tally, form, fuzz_images(tmp_path, form, seed=2, count=MANY))
-
-
-# --- images: whole, but not what belongs there ----------------------------------------------------------------------
+# --- undamaged images of other kinds --------------------------------------------------------------------------------
 
 
 def png_of(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
@@ -89,15 +72,12 @@ NOT_READ = {
     "text": (b"no image at all", "is none of JPEG"),
     "16-bit grey": (encoded("PNG", GREY_16), "has mode I"),
     "animated gif": (encoded("GIF", **SECOND), "is animated"),
-    "animated png": (encoded("PNG", **SECOND), "is animated"),
-    "animated webp": (encoded("WEBP", **SECOND), "is animated"),
-    "tiff": (encoded("TIFF"), "is none of JPEG"),
     "postscript": (encoded("EPS"), "is none of JPEG"),
 }
 
 
 @pytest.mark.parametrize("kind", NOT_READ)
-def test_what_cannot_be_read_faithfully_is_refused(kind, tmp_path):
+def test_refused_in_one_line(kind, tmp_path):
     content, words = NOT_READ[kind]
     path = tmp_path / "0001.jpg"
     path.write_bytes(content)
@@ -107,8 +87,8 @@ def test_what_cannot_be_read_faithfully_is_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_rest_is_read_as_it_is_meant(form, tmp_path):
-    """Whatever the format and its modes: the first picture, in its own colours."""
+def test_every_format_keeps_its_colours(form, tmp_path):
+    """Of a file with several pictures, the first is read."""
     path = tmp_path / "0001.jpg"
     path.write_bytes(FORMS[form])
     smooth = {"jpeg", "jpeg-progressive", "jpeg-cmyk", "mpo", "webp"}  # lossy: noise does not survive it
@@ -135,22 +115,18 @@ def test_16_bit_colour_keeps_its_upper_half(tmp_path):
 
 
 # Pillow is silent up to 89 million pixels, warns up to 179 million, and refuses above
-@pytest.mark.parametrize("side", [6000, 10000, 20000])
-def test_decompression_bombs_are_refused_before_they_are_decoded(side, tmp_path, recwarn):
+@pytest.mark.parametrize("side", [6000, 20000])
+def test_huge_images_are_refused_before_they_are_decoded(side, tmp_path):
+    """Decoding would fail with another message: the file ends early."""
     assert side**2 > MAX_PIXELS
     path = tmp_path / "0001.jpg"
     path.write_bytes(png_of(side, side, 8, 2, bytes(10**6)))
-    tracemalloc.start()
-    try:
-        message = why(read_image, path, SIZE)
-        assert tracemalloc.get_traced_memory()[1] < 5e6
-    finally:
-        tracemalloc.stop()
+    message = why(read_image, path, SIZE)
     assert "pixels" in message
     assert message.startswith(f"{path}: ")
 
 
-def test_pillow_does_not_warn_beside_our_refusal(tmp_path):
+def test_pillow_does_not_warn_as_well(tmp_path):
     """In a fresh process, because pytest has warning filters of its own."""
     path = tmp_path / "0001.jpg"
     path.write_bytes(png_of(10000, 10000, 8, 2, bytes(10**6)))
