@@ -15,7 +15,7 @@ from engine import state as state_module
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
 from engine.precision import TorchPrecision
-from engine.state import PATTERN
+from engine.state import PATTERN, newest_state
 from engine.trainer import train
 from main import main
 from tests.helpers.runs import arguments, results

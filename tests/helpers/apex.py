@@ -9,14 +9,18 @@ from torch import Tensor
 from torch.nn import functional
 
 
+PATCHED = (
+    *((functional, name) for name in ("linear", "conv1d", "conv2d")),
+    *((Tensor, name) for name in ("cumsum", "__matmul__")),
+)
+
+
 class StandInForApex:
     """Behaves like ``apex.amp`` O1: patched functions compute in half precision and cache cast weights until a step."""
 
     def __init__(self, monkeypatch):
         self.casting, self.cache, self.level = True, {}, None
-        for owner, name in (
-            (functional, "linear"), (functional, "conv2d"), (Tensor, "cumsum"), (Tensor, "__matmul__")
-        ):  # fmt: skip
+        for owner, name in PATCHED:
             monkeypatch.setattr(owner, name, self._patched(getattr(owner, name)))
         monkeypatch.setitem(sys.modules, "apex", types.SimpleNamespace(amp=self))
 
