@@ -39,7 +39,7 @@ def rgb_to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     red_gap, green_gap, blue_gap = ((largest - c).div_(spread.clamp(min=1)).double() for c in (red, green, blue))
     distance = 2 + red_gap - green_gap - blue_gap  # from red, in sixths of the hue circle, 0 to 3
     hue_in_sixths = torch.copysign(distance, (green - blue).double())
-    hue_in_sixths -= 6 * ((hue_in_sixths + 1) / 6).floor()  # -1 to 5
+    hue_in_sixths += 6 * (hue_in_sixths < -1)  # -1 to 5
     fraction = hue_in_sixths.float().double() / 6  # of the hue circle
     fraction -= fraction.floor()  # 0 to 1
     hue = fraction.float() * 255

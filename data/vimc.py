@@ -39,8 +39,8 @@ def spectrum_jitter(images: Tensor, channel: Tensor, factor: Tensor) -> Tensor:
     """
     spectrum = _channel(images, channel).float()
     factor = torch.as_tensor(factor, dtype=torch.float32, device=images.device)
-    blended = spectrum + factor[:, None, None, None] * (images.float() - spectrum)
-    return blended.clamp(0, 255).to(torch.uint8)
+    blended = images.float().sub_(spectrum).mul_(factor[:, None, None, None]).add_(spectrum)
+    return blended.clamp_(0, 255).to(torch.uint8)
 
 
 def _channel(images: Tensor, channel: Tensor) -> Tensor:

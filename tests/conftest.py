@@ -133,4 +133,5 @@ def _restore_logging():
             handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.raiseExceptions = True
     logging.captureWarnings(False)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
 PATCHED = (
     *((functional, name) for name in ("linear", "conv1d", "conv2d")),
     *((Tensor, name) for name in ("cumsum", "__matmul__")),

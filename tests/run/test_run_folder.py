@@ -103,13 +103,14 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_does_not_stop_a_program(capsys):
+    """The line is lost in the file, without a traceback."""
     set_up_logging(Path("/dev/full"))
     logging.getLogger("test").info("a line")
     with suppress(OSError):  # the line is still in the file's buffer
         logging.getLogger().handlers[-1].close()
     printed = capsys.readouterr()
     assert "a line" in printed.out
-    assert "No space left on device" in printed.err
+    assert printed.err == ""
 
 
 def test_errors_are_printed_once(tmp_path, capsys):
