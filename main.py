@@ -196,9 +196,8 @@ def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, MCJA]:
     save_state(last.state_dict(), folder / LAST)
     if not (folder / BEST).exists() or same_state(read_state_dict(folder / BEST), last.state_dict()):
         return {"best and last": last}
-    best = place(
-        build_model(cfg, pretrained="none"), parts.evaluator.device
-    )  # a new model, because apex caches weights of `last`
+    # a new model, because apex caches weights of `last`
+    best = place(build_model(cfg, pretrained="none"), parts.evaluator.device)
     load_weights(best, folder / BEST)
     return {"best": best, "last": last}
 

@@ -25,7 +25,7 @@ CUTMIX_AREA = (0.02, 0.33)  # area of the rectangle, as a fraction of the image
 ERASE_AREA = (0.02, 0.30)  # area of the erased rectangle, as a fraction of the image
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # rectangles drawn per image; the first one that fits is taken
-CPU_CHUNK = 32  # images at a time on a CPU: few enough to stay in its cache, enough for several threads
+CPU_CHUNK = 32  # images at a time on a CPU: fewer slow down several threads, more slow down one
 
 # kind -> the function, and the fields of AugmentParameters that it takes
 COLOUR_CHANGES: dict[int, tuple[Callable[..., Tensor], tuple[str, ...]]] = {

@@ -42,9 +42,9 @@ class Search:
     pool: np.ndarray  # (N,) positions of the gallery pool: the union of all images that can be in a gallery
     query_locations: np.ndarray  # (Nq,)
     pool_locations: np.ndarray  # (N,)
-    galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> trials -> columns of the gallery pool
+    galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> one array of indices into `pool` per trial
     neighbours: str  # MSER: "queries" or "all", see utils.rerank.mser_distance
-    reverse: str | None = None  # the setting, if any, in which the gallery pool searches for the queries
+    reverse: str | None = None  # the setting with queries and gallery pool exchanged, if any
 
     def only(self, settings: Collection[str]) -> "Search":
         """The same search with these settings only."""

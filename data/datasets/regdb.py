@@ -93,7 +93,7 @@ class RegDB(ReIDDataset):
         """Infrared to visible and visible to infrared.
 
         All images of one modality are queries, all images of the other one are the gallery: ten per identity and
-        modality. There is a single trial.
+        modality. One gallery per split.
         """
         query, pool = (np.flatnonzero(images.cameras == CAMERAS[modality]) for modality in ("thermal", "visible"))
         for modality, positions in (("thermal", query), ("visible", pool)):
