@@ -4,8 +4,8 @@ Each spectrum of an image is a row of X = [all spectra of the queries; all spect
 that can be a neighbour of other rows: with the neighbours "queries" the query rows are candidates, with "all" all rows
 are. The steps:
 
-1. Distances: d_ij = squared Euclidean distance of the normalised rows i and j. Normalised by the row maximum: d_ij / max_i,
-   where max_i is the largest distance of row i to any candidate and, for a query row, to any gallery row.
+1. Distances: d_ij = squared Euclidean distance of the normalised rows i and j. Normalised by the row maximum:
+   d_ij / max_i, where max_i is the largest distance of row i to any candidate and, for a query row, to any gallery row.
 2. Rank lists: the nearest candidates of each row.
 3. k-reciprocal sets: R(i) = {j in the top k1 + 1 of i : i in the top k1 + 1 of j}, for candidates i and j.
 4. Weights: V_ij = exp(-d_ij / max_i) over R(i), with a sum of 1. Rows that are not candidates have zero weights.
