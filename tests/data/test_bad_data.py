@@ -34,13 +34,13 @@ CAMERAS = SYSU.cameras_of()
 
 @pytest.fixture
 def guarded(sysu_root) -> Iterator[Path]:
-    """A data set that every user may look at; permissions are given back in the end."""
+    """A data set that every user can read; permissions are restored afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         root = Path(shutil.copytree(sysu_root, Path(folder) / "sysu"))
         for path in (root, *root.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        SYSU(root, "train")  # imports what it needs: Python's own folder may be closed to the ordinary user
+        SYSU(root, "train")  # import modules now: the other user may not be able to read Python's folder
         yield root
         for path in (root, *root.glob("*"), *root.glob("*/*"), *root.glob("*/*/*")):
             path.chmod(0o755)
@@ -138,7 +138,7 @@ def test_everything_that_is_missing_is_found_at_once(sysu):
 
 
 def only_visible(root: Path) -> None:
-    """Test identities that no infrared camera has seen."""
+    """Remove all infrared images of the test identities."""
     for camera in (3, 6):
         for identity in (root / "exp/test_id.txt").read_text().strip().split(","):
             shutil.rmtree(root / f"cam{camera}/{int(identity):04d}", ignore_errors=True)
@@ -197,7 +197,7 @@ def first_of(root: Path, split: str) -> Path:
 
 
 def fails(*command: str) -> str:
-    """What the program says; in a process of its own, which ends its loader processes with itself."""
+    """What the program prints. It runs in its own process, so that its loader processes end with it."""
     done = subprocess.run([sys.executable, "main.py", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
@@ -228,7 +228,7 @@ def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
     ],
 )
 def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
-    """Of a training that diverged, the curves tell why, even in its first epoch."""
+    """A run that diverged in its first epoch is kept: its curves show the cause."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / kept).write_text("")

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def root(regdb_root, tmp_path) -> Path:
-    """A data set to change."""
+    """A copy of the data set that a test may change."""
     return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
 
 
@@ -50,7 +50,7 @@ def refused(*arguments, **options) -> str:
     try:
         cached(*arguments, **options)
     except UserError as error:
-        # it refers to the loader, whose workers the garbage collector would end slowly
+        # free the loader now: its workers end slowly if the garbage collector frees it
         error.with_traceback(None)
         message = one_line(error)
         assert "\n" not in message
@@ -59,13 +59,13 @@ def refused(*arguments, **options) -> str:
 
 
 def assert_right(dataset, source: ImageSource, size: tuple[int, int] = SIZE) -> None:
-    """The images are those of the files as they are now."""
+    """Check that the cached images equal the current files."""
     expected = np.stack([read_image(dataset.root / path, size) for path in dataset.paths])
     np.testing.assert_array_equal(source.take(range(len(dataset))), expected)
 
 
 def count_decoded(monkeypatch) -> list[Path]:
-    """Records the files that are decoded from now on, in this process."""
+    """A list of the files that this process decodes from now on."""
     decoded = []
 
     def record(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -152,7 +152,7 @@ def test_a_device_cache_has_no_workers(regdb_root, folder, monkeypatch):
 
 
 def test_other_processes_share_the_images(regdb_root, folder):
-    """What is sent to a spawned process refers to the file and does not hold the images."""
+    """The pickle sent to a spawned process refers to the file and does not contain the images."""
     source = cached(RegDB(regdb_root, "train"), "disk", folder, size=(96, 48))
     sent = bytes(ForkingPickler.dumps(source))
     assert len(sent) < 20_000 < source.images.numel()
@@ -187,7 +187,7 @@ def grow(path: Path, cache: Path) -> None:
 
 
 def swap(path: Path, cache: Path) -> None:
-    """Two lines of an index change places: the same files in another order."""
+    """Two lines of an index are swapped: the same files in another order."""
     index = path.parents[2] / "idx/train_visible_1.txt"
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[1], lines[0], *lines[2:]]))
@@ -270,7 +270,7 @@ def test_image_that_vanished(root, folder):
 
 
 def stop_at(monkeypatch, number: int, stop) -> None:
-    """Have ``stop()`` called before the ``number``-th image is decoded."""
+    """Call ``stop()`` before the ``number``-th image is decoded."""
     decoded = []
 
     def read(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -376,7 +376,7 @@ def test_available_memory():
 
 
 def test_images_that_changed_places_are_noticed(root, folder):
-    """Of the same size and, as unpackers leave them, with the same time."""
+    """Two images of the same size and modification time are swapped."""
     images = sorted(root.glob("Visible/*/*.bmp"))[:2]
     for path in images:
         os.utime(path, (1e9, 1e9))

@@ -60,7 +60,7 @@ def test_regdb_samples(regdb_root):
             folder, identity, _ = sample.path.split("/")
             assert sample.camera == {"Visible": 2, "Thermal": 3}[folder]
             assert sample.identity == int(identity)
-            assert sample.label == identities.index(sample.identity)  # rank in ascending order
+            assert sample.label == identities.index(sample.identity)  # index in the sorted identities
         assert set(identities).isdisjoint({sample.identity for sample in test.samples})
     assert (RegDB(regdb_root, "train", trial=1).paths != RegDB(regdb_root, "train", trial=2).paths).any()
 

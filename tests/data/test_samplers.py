@@ -154,7 +154,7 @@ def test_unknown_sampler_names_the_choices():
 
 
 class Layout(NamedTuple):
-    """Images of any identities in any modalities, and any batch."""
+    """Arbitrary identities, modalities and batch sizes."""
 
     labels: np.ndarray
     infrared: np.ndarray
@@ -169,7 +169,7 @@ def layouts(draw) -> Layout:
     images = draw(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60))
     labels = np.array([label for label, _ in images], dtype=np.int64)
     infrared = np.array([side for _, side in images], dtype=bool)
-    # of halves, as the configuration demands
+    # k_size and batch_size are even, as the configuration demands
     return Layout(
         labels, infrared, Sizes(draw(st.integers(1, 4)), 2 * draw(st.integers(1, 4)), 2 * draw(st.integers(1, 9)))
     )
@@ -188,7 +188,7 @@ def check_norm_triplet(layout: Layout, batches: np.ndarray) -> None:
         assert (groups == groups[:, :1]).all()
         assert len(set(groups[:, 0])) == layout.sizes.p_size
     counts = Counter(layout.labels.tolist())
-    for image, times in uses.items():  # twice only where an identity cannot fill a group, which is dealt once
+    for image, times in uses.items():  # an image repeats only if its identity has too few images for one group
         assert times == 1 or counts[layout.labels[image]] < layout.sizes.k_size
     for label, count in Counter(layout.labels[batches].ravel().tolist()).items():
         assert count <= max(layout.sizes.k_size, counts[label])
@@ -218,7 +218,7 @@ def check_cross_modality_identity(layout: Layout, batches: np.ndarray) -> None:
         for group in (*visible, *thermal):
             there = layout.labels == layout.labels[group[0]]
             there &= layout.infrared == layout.infrared[group[0]]
-            assert len(set(group.tolist())) == half or there.sum() < half  # twice only where there are fewer
+            assert len(set(group.tolist())) == half or there.sum() < half  # repeats only if images are too few
 
 
 def check_identity_cross_modality(layout: Layout, batches: np.ndarray) -> None:
@@ -270,7 +270,7 @@ def test_any_layout_keeps_what_the_method_promises_or_is_refused(method, layout,
         assert 0 <= batches.min() <= batches.max() < len(layout.labels)
         CHECKS[method](layout, batches)
     again = layout.sampler(method, seed)
-    for epoch in (5, 1, 2):  # whatever came before
+    for epoch in (5, 1, 2):  # the epochs before make no difference
         again.set_epoch(epoch)
         assert list(again) == lists[epoch]
     assert (before[0] == layout.labels).all()

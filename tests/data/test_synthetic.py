@@ -153,7 +153,7 @@ def test_regdb_lists(regdb_root):
 
 
 def test_permutation_file_sets_identities_cameras_and_counts(tmp_path):
-    # identity 4 is seen by nobody, identity 6 is beyond the cells of cameras 1, 2 and 6
+    # no camera has images of identity 4; identity 6 is beyond the cells of cameras 1, 2 and 6
     counts = {(1, 1): 2, (3, 1): 3, (2, 2): 1, (6, 2): 4, (4, 3): 2, (3, 3): 1, (5, 5): 2, (6, 5): 1, (3, 6): 2}
     counts |= {(4, 6): 1, (5, 6): 1}
     path = write_permutation(tmp_path / "real.mat", counts, [5, 5, 6, 6, 6, 5])

@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on: bit for bit what they would have been."""
+"""A run that was stopped and continued gives bit for bit the results of a run that never stopped."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def test_a_training_may_be_stopped_at_every_step(uninterrupted, tmp_path, tmp_pa
             assert stop.number == (signal.SIGTERM, signal.SIGINT)[attempt % 2]
             continue
         break
-    assert attempt == batches  # each time one step was made
+    assert attempt == batches  # each attempt made one step
     assert log_lines(caplog) == expected_lines
     assert found == best
     assert_same(training, expected, tmp_path, expected_folder)
@@ -88,7 +88,7 @@ def test_a_signal_during_an_evaluation_ends_it_at_once(epoch, uninterrupted, tmp
 
 
 def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monkeypatch):
-    """Each step takes a made-up minute, and a crash that nobody could foresee costs at most two."""
+    """With a fake clock of one minute per step, a crash loses at most two minutes of training."""
     expected, expected_folder, best, batches = uninterrupted
     minutes = iter(range(10**6))
     monkeypatch.setattr(state_module.time, "monotonic", lambda: 60.0 * next(minutes))
@@ -115,7 +115,7 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
 
 
 def test_loss_scaling_goes_on(tmp_path):
-    """Scaling grows with the steps that went well; one that began anew would step down other gradients."""
+    """The loss scale grows over the steps; if it restarted at its first value, later weights would differ."""
 
     def scaled():
         training = make_training()
@@ -146,7 +146,7 @@ def truncate(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """One bit of a weight, which torch.load would not notice."""
+    """Flip one bit of a weight, which torch.load does not notice."""
     content = bytearray(path.read_bytes())
     weight = torch.load(path, weights_only=True)["model"]["embed.weight"].numpy().tobytes()
     content[content.index(weight)] ^= 1
@@ -180,7 +180,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_
     again = make_training()
     assert train(again, schedule, tmp_path) == best
     assert f"{newest} is damaged" in caplog.text
-    assert newest.with_name(newest.name + ".damaged").exists()  # put aside, not deleted
+    assert newest.with_name(newest.name + ".damaged").exists()  # renamed, not deleted
     assert_same(again, expected, tmp_path, expected_folder)
 
 
@@ -217,7 +217,7 @@ def test_a_killed_loader_loses_nothing(when, uninterrupted, tmp_path):
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
-        if when == "evaluation":  # of which the loaders may be others
+        if when == "evaluation":  # score_of uses no loader, so raise the error of one
             raise LoaderDied("a loader process was killed")
         return score_of(training.model)
 
@@ -244,7 +244,7 @@ def test_no_intact_state_is_an_error(tmp_path):
 
 
 def test_a_best_model_that_the_state_does_not_know_of_is_taken_back(uninterrupted, tmp_path):
-    """It was written after the state that a run goes on from: on a GPU, the run may find another one."""
+    """best.pth was written after the state was saved; on a GPU, the continued run may find another best epoch."""
     _, expected_folder, _, _ = uninterrupted
     training = make_training()
     stop_at(training, 2)
@@ -317,7 +317,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_pa
     log = (folder / "log.txt").read_text()
     assert "stopped by SIGTERM" in log
     assert "continuing from state_" in log
-    # and once it is complete, there is nothing left to do
+    # a complete run has nothing left to do
     before = (folder / "results.json").read_bytes()
     capsys.readouterr()
     assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
@@ -390,7 +390,7 @@ def test_damaged_conditions(content, whole_run, tmp_path, capsys):
 
 @pytest.mark.parametrize(("keep", "words"), [(0, "lacks amp_backend, amp_dtype, "), (9, "lacks ")])
 def test_a_configuration_that_was_cut(keep, words, whole_run, tmp_path, capsys):
-    """Its missing keys are not taken for the defaults."""
+    """Missing keys are an error: they are not replaced by the defaults."""
     folder = Path(shutil.copytree(whole_run, tmp_path / "run"))
     (folder / "results.json").unlink()
     lines = (folder / "config.yml").read_text().splitlines(keepends=True)
@@ -420,7 +420,7 @@ def test_two_processes_never_work_in_one_folder(whole_run, capsys, tmp_path):
     (folder / "results.json").unlink()
     ready, go_on = os.pipe(), os.pipe()
     child = os.fork()
-    if child == 0:  # another process, because a lock is one of processes
+    if child == 0:  # a lock only excludes other processes
         held = FolderLock(folder)
         os.write(ready[1], b"x")
         os.read(go_on[0], 1)

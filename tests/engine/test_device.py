@@ -1,4 +1,4 @@
-"""Which device a run computes on, and what it says where that does not suffice."""
+"""Choice of the device, and the error messages if it is missing or has too little memory."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from utils.run.errors import UserError
 
 @pytest.fixture
 def two_gpus(monkeypatch) -> list[torch.device]:
-    """As torch would say on such a machine; the list holds the devices that were made the current one."""
+    """Make torch report two GPUs. Returns the list that records each torch.cuda.set_device."""
     current: list[torch.device] = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

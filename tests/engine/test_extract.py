@@ -1,4 +1,4 @@
-"""Extraction: every image once, in the data set's order, and mixed precision that changes nothing that matters."""
+"""Extraction: every image once, in the data set's order; mixed precision changes metrics by rounding only."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def source(dataset):
 
 @pytest.fixture(scope="module")
 def model(dataset, source):
-    """A small network whose running statistics belong to these images."""
+    """A small network whose batch norm statistics were computed on these images."""
     torch.manual_seed(0)
     model = MCJA(8, backbone="resnet10")
     images = normalise(source.take(range(0, len(dataset), 3)))
@@ -84,7 +84,7 @@ def test_mixed_precision_gives_the_same_features_and_ranks(dataset, source, mode
     error /= np.linalg.norm(features.spectra["original"], axis=1)
     assert 0 < error.max() < 1e-2
     for name, result in results.items():
-        # a set this small has few queries, of which each is worth more than 0.1 points
+        # with so few queries, each is worth more than 0.1 points
         assert mixed_results[name].mean.rank1 == pytest.approx(
             result.mean.rank1, abs=0.1 + 100 / dataset.infrared.sum()
         )

@@ -1,4 +1,4 @@
-"""What only a CUDA GPU can show; skipped where there is none."""
+"""Tests that need a CUDA GPU; skipped without one."""
 
 import numpy as np
 import pytest
@@ -88,11 +88,11 @@ def test_scores_are_those_of_the_cpu(dataset, request):
     for name, result in expected.items():
         assert np.abs(np.subtract(found[name].trials, result.trials)).max() < 1e-3
     again = score(features, protocol, mser=mser, device=torch.device("cuda"))
-    assert again == found  # whatever the order of additions
+    assert again == found  # the result does not depend on the order of additions
 
 
 def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
-    """As near as a GPU repeats itself: the same curve."""
+    """GPU kernels are not bit-identical between runs, so the weights are compared with a tolerance."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What is meant for a GPU, without one: devices are not mixed, the CPU finds the same, and nothing waits in vain."""
+"""GPU code on a simulated GPU: devices are not mixed, results equal the CPU's, nothing waits needlessly."""
 
 import logging
 from contextlib import nullcontext
@@ -24,7 +24,7 @@ def test_devices_are_not_mixed():
         there, here = torch.ones(3, device=DEVICE), torch.ones(3)
         assert there.device == DEVICE
         assert (there + 1).cpu().tolist() == [2, 2, 2]
-        assert (there + torch.tensor(1)).cpu().tolist() == [2, 2, 2]  # a number comes along
+        assert (there + torch.tensor(1)).cpu().tolist() == [2, 2, 2]  # scalars may be on the CPU
         for mixed in (lambda: there + here, lambda: there[torch.tensor([0])], lambda: torch.cat([there, here])):
             with pytest.raises(RuntimeError, match="both devices"):
                 mixed()
@@ -93,7 +93,7 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
     expected = BatchAugment(seed=3)(images, infrared)
     with PretendGPU() as gpu:
         there = images.to(DEVICE)
-        BatchAugment(seed=1)(there, infrared)  # caches constants
+        BatchAugment(seed=1)(there, infrared)  # fills the cache of constants
         gpu.waits.clear()
         found = BatchAugment(seed=3)(there, infrared)
         assert not gpu.waits
@@ -101,13 +101,13 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
 
 
 def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no pretended device
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # refuses the simulated device
     with PretendGPU() as gpu:
         training = make_training()
         training.device = DEVICE
         training.model = training.model.to(DEVICE)
         training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01)
-        normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # its constants are cached
+        normalise(torch.zeros(1, 3, 8, 6).to(DEVICE))  # fills the cache of constants
         gpu.waits.clear()
         progress = Progress()
         finite = FiniteLoss(training.sampler, training.dataset.paths, progress, DEVICE)

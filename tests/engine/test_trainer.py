@@ -1,4 +1,4 @@
-"""Training on a tiny model: what an epoch consumes, when the learning rate falls, what stops it."""
+"""Training of a tiny model: the batches of an epoch, the learning rate schedule, and errors that stop it."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def consumed(monkeypatch) -> list[list[int]]:
-    """The positions of each batch that is trained on."""
+    """Record the positions of the images in each training batch."""
     seen: list[list[int]] = []
 
     def build(training):
@@ -97,7 +97,7 @@ def test_log_lines_and_curves_are_means_over_log_period_iterations(period, tmp_p
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     expected, start = [], 0
-    for epoch in (1, 2):  # a period that an epoch cuts short has no line
+    for epoch in (1, 2):  # an incomplete period at the end of an epoch has no line
         training.sampler.set_epoch(epoch)
         batches = len(training.sampler)
         own = values[start : start + batches]
@@ -125,7 +125,7 @@ def test_files_of_a_training(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("[!s]*.pth")) == [BEST, *(f"epoch_00{n}.pth" for n in (3, 4, 5))]
     assert len(list(tmp_path.glob("state_*.pth"))) == 2
     saved = torch.load(tmp_path / BEST, weights_only=True)
-    expected = best_weights[50.0, 1]  # the first of the equals
+    expected = best_weights[50.0, 1]  # of equal scores, the first is kept
     assert all(torch.equal(saved[name], value) for name, value in expected.items())
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert (report["epoch"], report["iteration"]) == (1, 1)
     training.sampler.set_epoch(1)
     assert report["images"] == [training.dataset.paths[i] for i in training.sampler.batches[0]]
-    assert [path.name for path in tmp_path.glob("*.pth")] == ["state_00000000.pth"]  # from before it was lost
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["state_00000000.pth"]  # none is saved after a loss of NaN
 
 
 def test_training_learns():
@@ -239,7 +239,7 @@ def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
 
 
 def test_compiled_training_follows_the_same_curve():
-    """One graph of fixed shape, whatever the mix of modalities in a batch: it is compiled once."""
+    """The model is compiled once: the graph's shapes do not depend on the mix of modalities in a batch."""
     torch._dynamo.reset()
     eager, compiled = make_training(), make_training()
     for training in (eager, compiled):
@@ -250,7 +250,7 @@ def test_compiled_training_follows_the_same_curve():
 
 
 def test_what_cannot_be_compiled_is_said():
-    """In a process of its own, because torch remembers the compilers that it found."""
+    """Runs in its own process, because torch caches which compilers it found."""
     program = """
 import utils, torch
 from engine.step import compile_graph

@@ -1,7 +1,6 @@
-"""A GPU that is none: its tensors live on the CPU, but must not be mixed with those of the CPU, as on a GPU.
+"""A simulated GPU: its tensors are stored on the CPU, but an operation that mixes them with CPU tensors fails.
 
-So what is meant for a GPU can be run without one: an operation on tensors of both devices fails, and what the program
-would wait for is counted.
+So code for a GPU can be tested without one. Operations that would make the CPU wait for a GPU are counted.
 """
 
 from collections import Counter
@@ -11,11 +10,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-DEVICE = torch.device("lazy:0")  # a name that torch knows and does nothing with
+DEVICE = torch.device("lazy:0")  # a device type that torch defines but does not use here
 CPU = torch.device("cpu")
 aten = torch.ops.aten
-CROSSING = (aten._to_copy.default, aten.copy_.default)  # operations that may see both devices
-# operations whose outcome, or its shape, has to be known before the program goes on
+CROSSING = (aten._to_copy.default, aten.copy_.default)  # operations that may mix devices
+# operations for which the CPU waits: it needs their result, or its shape
 WAITING = (
     *(aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.allclose),
     *(aten.nonzero, aten.masked_select, aten.bincount, aten._unique, aten._unique2, aten.unique_dim),
@@ -24,7 +23,7 @@ INDEXING = (aten.index, aten.index_put, aten.index_put_)
 
 
 class Elsewhere(Tensor):
-    """A tensor that says it is on ``DEVICE``."""
+    """A tensor that reports ``DEVICE`` as its device."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -42,10 +41,10 @@ class Elsewhere(Tensor):
 
 
 class PretendGPU(TorchDispatchMode):
-    """While entered, ``DEVICE`` can be computed on.
+    """Inside this context, operations on ``DEVICE`` work.
 
     Attributes:
-        waits: operation -> how often the program waited for what it gives.
+        waits: operation -> how often the CPU would have waited for its result.
     """
 
     def __init__(self):
@@ -56,7 +55,7 @@ class PretendGPU(TorchDispatchMode):
         options = options or {}
         given = [value for value in tree_leaves((arguments, options)) if isinstance(value, Tensor)]
         there = any(isinstance(value, Elsewhere) for value in given)
-        here = any(not isinstance(value, Elsewhere) and value.ndim for value in given)  # numbers may come along
+        here = any(not isinstance(value, Elsewhere) and value.ndim for value in given)  # scalars may be on the CPU
         if there and here and function not in CROSSING:
             raise RuntimeError(f"{function} was given tensors of both devices")
         target = options.get("device")
@@ -80,7 +79,7 @@ class PretendGPU(TorchDispatchMode):
             return _waits_to_copy(source, to_there=isinstance(target, Elsewhere), non_blocking=any(non_blocking))
         if not any(isinstance(value, Elsewhere) for value in given):
             return False
-        if operation in INDEXING:  # by booleans: how many are true has to be known
+        if operation in INDEXING:  # with a boolean mask, the shape depends on its values
             return any(value.dtype == torch.bool for value in tree_leaves(arguments[1]) if isinstance(value, Tensor))
         if operation is aten.repeat_interleave:
             return options.get("output_size") is None
@@ -88,7 +87,7 @@ class PretendGPU(TorchDispatchMode):
 
 
 def _waits_to_copy(source: Tensor, *, to_there: bool, non_blocking: bool) -> bool:
-    """To the CPU always, to the other device unless it is told not to."""
+    """Copies to the CPU always wait; copies to ``DEVICE`` wait unless non_blocking is set."""
     from_there = isinstance(source, Elsewhere)
     return from_there != to_there and (from_there or not non_blocking)
 

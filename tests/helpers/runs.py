@@ -17,7 +17,7 @@ SMALL = {
 
 
 def arguments(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[str]:
-    """Command line of a small run; the number of identities is read off the data set."""
+    """Command line of a small run. The number of identities is that of the data set."""
     cfg = tmp_path / f"{dataset}.yml"
     cfg.write_text(f"dataset: {dataset}\nprefix: small\n")
     if dataset == "sysu":
@@ -43,11 +43,11 @@ def refused(capsys, tmp_path: Path, *words: str) -> str:
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert not list(tmp_path.glob("runs/*/*"))  # nothing half made is left behind
+    assert not list(tmp_path.glob("runs/*/*"))  # no incomplete run folder is left behind
     return error
 
 
 def results(folder: Path) -> dict:
-    """What a continued run must share with one that was never stopped."""
+    """The results that must be equal in a continued run and in one that never stopped."""
     content = json.loads((folder / "results.json").read_text())
     return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}

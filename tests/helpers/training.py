@@ -32,7 +32,7 @@ class TinyModel(torch.nn.Module):
 
 
 class TinyData(torch.utils.data.Dataset):
-    """Four identities of different brightness, with numbers of images that make epochs differ in length."""
+    """Four identities of different brightness; their numbers of images make epochs differ in length."""
 
     labels = torch.tensor([0] * 9 + [1] * 7 + [2] * 5 + [3] * 5)
     infrared = torch.arange(26) % 2 == 1

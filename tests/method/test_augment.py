@@ -1,4 +1,4 @@
-"""Each augmentation against golden values, PIL or single pixels; the draws against their distributions."""
+"""Each augmentation equals golden values, PIL or single pixels; random parameters have the right distributions."""
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def converted_by_pil(images: torch.Tensor, source: str, target: str) -> torch.Te
 
 
 def test_every_colour_is_converted_to_hsv_and_back_as_by_pil():
-    """So every colour with every shift of its hue is as by PIL. The hue of a grey pixel has no meaning."""
+    """Every colour with every hue shift equals PIL's result. A grey pixel has no hue."""
     for triples in every_triple():
         expected = converted_by_pil(triples, "RGB", "HSV")
         found = torch.stack(rgb_to_hsv(triples[None]), dim=1)[0]
@@ -158,7 +158,7 @@ def test_equals_pil_and_torchvision_image_by_image(size):
     grey_level = 1 / 255 / min(IMAGENET_STD)
     for i in range(65):
         difference = (result[i] - augment_one(Image.fromarray(images[i]), parameters, i)).abs()
-        # where a product is a whole number but for rounding, truncation may give either of two grey levels
+        # if a product is a whole number up to rounding, truncation may give either of two grey levels
         assert difference.max() <= grey_level + 1e-5, (i, parameters.colour[i])
         assert (difference > 1e-5).float().mean() < 0.02, (i, parameters.colour[i])
 

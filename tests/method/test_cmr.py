@@ -89,7 +89,7 @@ def test_degenerate_batches_are_zero_and_differentiable(batch, backend):
 def test_one_valid_modality_counts_alone():
     embeddings = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     identities, is_infrared = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 0, 1])
-    # the gallery of the visible queries is one image, so each has matches only or no match: left out
+    # visible queries have one gallery image, so they have only matches or no match and are left out
     loss = cross_modality_retrieval_loss(embeddings, identities, is_infrared)
     torch.testing.assert_close(loss, slow_loss(embeddings, identities, is_infrared), rtol=1e-5, atol=1e-6)
     assert loss > 0

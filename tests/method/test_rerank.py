@@ -29,7 +29,7 @@ def loops(query: Tensor, gallery: Tensor, mser: MSER, neighbours: str) -> np.nda
 
 
 def infrared_once(case):
-    """Golden inputs repeat the infrared side four times; extraction gives it once."""
+    """Golden inputs repeat the infrared features once per spectrum; extraction gives them once."""
     side = "query" if case["direction"] == "infrared_to_visible" else "gallery"
     return {**case, side: case[side][:1]}
 
@@ -78,7 +78,7 @@ def test_reverse_distance_needs_all_as_neighbours():
 
 
 def test_galleries_out_of_one_pool(kernels):
-    """With queries as neighbours, the rest of the pool does not change the distances of a gallery."""
+    """If only queries are neighbours, a gallery image's distances do not depend on the rest of the pool."""
     query, pool = random_features(1, 1, 30, 6), random_features(2, 4, 50, 6)
     reranker = Reranker(query, pool, MSER(8, 4, 0.3), neighbours="queries")
     for size in (1, 7, 50):
@@ -130,7 +130,7 @@ def test_empty_sides_are_an_error(neighbours):
 @every_neighbours
 @pytest.mark.parametrize("visible_queries", [True, False])
 def test_visible_images_without_colour_keep_their_spectra(kernels, neighbours, visible_queries):
-    """Their spectra are equal, but each is a neighbour of its own."""
+    """The spectra of a visible image are equal, but each counts as a separate neighbour."""
     infrared, visible = random_features(1, 1, 20, 6), random_features(2, 1, 15, 6).repeat(4, 1, 1)
     sides = (visible, infrared) if visible_queries else (infrared, visible)
     found = mser_distance(*sides, k1=5, k2=3, lam=0.3, neighbours=neighbours)
@@ -199,7 +199,7 @@ def test_without_a_writable_cache_folder():
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_damaged_cache_is_compiled_again(content, tmp_path):
-    """A power failure may cut what numba keeps on the disk; with None, half of each file is left."""
+    """A power failure may truncate numba's cached files. None: each file is cut to half."""
     assert output(SMALLEST, NUMBA_CACHE_DIR=str(tmp_path)) == f"utils.kernels.numba_kernels {EXPECTED}"
     kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
     assert kept

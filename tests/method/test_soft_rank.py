@@ -67,7 +67,7 @@ def test_shapes_and_dtypes(backend):
 
 
 def test_auto_is_builtin_on_a_gpu(monkeypatch):
-    """Even if torchsort's GPU kernel is there: it waits for the GPU."""
+    """Also if torchsort's GPU kernel is installed, because that kernel makes the CPU wait."""
     monkeypatch.setattr("losses.soft_rank._torchsort_runs_on", lambda device_type: True)
     assert resolve_backend("auto", torch.device("cuda")) == "builtin"
     assert resolve_backend("auto", torch.device("cpu")) == "torchsort"

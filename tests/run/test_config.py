@@ -1,4 +1,4 @@
-"""Configurations: each is read as it is meant, or refused in one line."""
+"""Configurations: each is read correctly or refused in one line."""
 
 import re
 from collections import Counter
@@ -152,7 +152,7 @@ def test_overrides_are_read_in_the_type_of_the_default(write, key, text, value):
         ("# nothing\n", "lr", 0.00035),
         ("\ufefflr: 1", "lr", 1.0),
         ("lr: 1\r\nwd: 2\r\n", "wd", 2.0),
-        ("lr: 5e-4", "lr", 5e-4),  # text in YAML 1.1
+        ("lr: 5e-4", "lr", 5e-4),  # YAML 1.1 reads this as text
         ("lr: '1e-3'", "lr", 1e-3),
         ("p_size: '4'", "p_size", 4),
         ("fp16: off", "fp16", False),
@@ -227,7 +227,7 @@ def test_every_check_names_a_key():
 
 def test_numbers_cannot_be_negative(write):
     for key, default in strategy_cfg.items():
-        if type(default) in (int, float) and key != "mda_ratio":  # which has no effect
+        if type(default) in (int, float) and key != "mda_ratio":  # mda_ratio has no effect
             assert refused(write(""), key, "-1").startswith(f"{key}: ")
 
 

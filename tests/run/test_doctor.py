@@ -1,4 +1,4 @@
-"""The doctor: every finding a line, all of them at once, and an exit code that tells whether a run would start."""
+"""The doctor: it prints all findings, one per line, and its exit code says whether a run would start."""
 
 import shutil
 from pathlib import Path
@@ -19,14 +19,14 @@ SIZE = (48, 24)
 
 
 def words_of(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[str]:
-    """The command line of a run, as the doctor takes it."""
+    """The doctor's command line: the same as a run's."""
     words = arguments(tmp_path, dataset, root, **changes)
     at = words.index("--seed")
     return words[:at] + words[at + 2 :]
 
 
 def examine(capsys, *words: str) -> tuple[int, dict[str, list[str]]]:
-    """Exit code, and the findings by their level."""
+    """Run the doctor; returns the exit code and the findings of each level."""
     capsys.readouterr()
     code = run_program(lambda: main(list(words)))
     output = capsys.readouterr()
@@ -60,7 +60,7 @@ def test_what_can_start(dataset, sysu_root, regdb_root, tmp_path, capsys):
     assert mentions(found["warning"], "train", "the published data set has")  # a smaller data set is no error
     assert mentions(found["warning"], "test", "the published data set has")
     after = sorted(tmp_path.rglob("*"))
-    assert [path for path in after if path not in before and path.suffix != ".yml"] == []  # it leaves nothing
+    assert [path for path in after if path not in before and path.suffix != ".yml"] == []  # no files are left behind
     assert mentions(examine(capsys, *words)[1]["ok"], "none was decoded")
 
 

@@ -1,4 +1,4 @@
-"""Real runs through the main program on both layouts."""
+"""Runs of the main program on a synthetic SYSU-MM01 and RegDB."""
 
 import csv
 import json
@@ -138,7 +138,7 @@ def test_one_loss_alone(off, roots, tmp_path):
 
 
 def test_training_starts_from_a_checkpoint(roots, tmp_path):
-    model = MCJA(99, backbone="resnet10")  # of another number of identities: all but the classifier is taken over
+    model = MCJA(99, backbone="resnet10")  # another number of identities: all weights but the classifier's are loaded
     torch.save(model.state_dict(), tmp_path / "start.pth")
     words = arguments(tmp_path, "regdb", roots["regdb"], num_epoch="0", mser="false")
     folder = run(tmp_path, *words, "resume", str(tmp_path / "start.pth"))

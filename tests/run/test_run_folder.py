@@ -103,7 +103,7 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_does_not_stop_a_program(capsys):
-    """The line is lost in the file, without a traceback."""
+    """The line is missing from the file, and there is no traceback."""
     set_up_logging(Path("/dev/full"))
     logging.getLogger("test").info("a line")
     with suppress(OSError):  # the line is still in the file's buffer

@@ -84,7 +84,7 @@ def test_unsafe_code_is_found(code):
 
 
 class Payload:
-    """Unpickled without restriction, it makes a folder."""
+    """Creates a folder if it is unpickled without restriction."""
 
     def __init__(self, path: Path):
         self.path = str(path)

@@ -54,7 +54,7 @@ def root(tmp_path) -> Path:
 
 
 def run(root: Path, *command: str, works: str = "") -> tuple[subprocess.CompletedProcess, list[str]]:
-    """The finished command, and what the stand-in wrote; ``works`` names what works from now on."""
+    """Run the command; returns it and what the stand-in wrote. ``works`` names the imports that succeed afterwards."""
     for name in works.split():
         (root / name).touch()
     (root / "calls").write_text("")
@@ -64,7 +64,7 @@ def run(root: Path, *command: str, works: str = "") -> tuple[subprocess.Complete
 
 
 def install_torchsort(root: Path, works: str = "") -> tuple[str, list[str]]:
-    """What was printed, and the compilers that were found, build by build."""
+    """The printed text, and the compilers that each build found."""
     done, found = run(root, "sh", "tools/install_torchsort.sh", "env", works=works)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
