@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from engine.checkpoints import save_state
 from utils.run.errors import UserError, reason
@@ -33,6 +35,27 @@ class Stateful(Protocol):
     def state_dict(self) -> Mapping: ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+
+
+class OptimizerState:
+    """An optimiser whose state may come from another kind of device.
+
+    Fused optimisers step through memory, so the tensors of the state (Adam's moments) need the memory format of their
+    parameter. It is channels-last on a GPU only.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self.optimizer = optimizer
+
+    def state_dict(self) -> dict:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state)
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class RandomStates:

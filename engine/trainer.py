@@ -14,7 +14,7 @@ from engine.checkpoints import BEST, keep_recent, save_state
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.report import METRICS, Report, write_rows
-from engine.state import RandomStates, States, Threads, has_states
+from engine.state import OptimizerState, RandomStates, States, Threads, has_states
 from engine.step import Training, build_step
 from utils.results import TrialScore
 from utils.run.errors import LoaderDied, Stopped, UserError
@@ -77,7 +77,7 @@ class Trainer:
             folder,
             {
                 "model": training.model,
-                "optimizer": training.optimizer,
+                "optimizer": OptimizerState(training.optimizer),
                 "precision": training.precision,
                 "augment": training.augment,
                 "progress": self.progress,

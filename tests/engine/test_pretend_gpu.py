@@ -11,12 +11,14 @@ import torch
 from data.augment import BatchAugment, normalise
 from engine.finite import FiniteLoss
 from engine.progress import Progress
-from engine.step import build_step
+from engine.step import Training, build_step
+from engine.trainer import train
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
-from tests.helpers.training import make_training
+from tests.helpers.training import make_schedule, make_training, stop_at
 from utils.protocols import score
 from utils.rerank import Reranker
+from utils.run.errors import Stopped
 
 
 def test_devices_are_not_mixed():
@@ -98,6 +100,36 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
         found = BatchAugment(seed=3)(there, infrared)
         assert not gpu.waits
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+
+
+def convolutional(memory_format: torch.memory_format) -> Training:
+    """A training of a small convolutional network in ``memory_format``: channels-last as on a GPU, or contiguous."""
+    training = make_training()
+    torch.manual_seed(1)
+    training.model.embed = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    training.model.forward = lambda images: training.model.embed(images).mean(dim=(2, 3))
+    training.model.to(memory_format=memory_format)
+    training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
+    return training
+
+
+@pytest.mark.parametrize(
+    "formats", [(torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.contiguous_format)]
+)
+def test_a_training_goes_on_on_another_kind_of_device(formats, tmp_path):
+    """Fused Adam steps through memory: moments in another memory format than the weights would be permuted."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    schedule = make_schedule(num_epoch=2, eval_interval=0)
+    expected, stopped, again = (convolutional(memory_format) for memory_format in (formats[0], *formats))
+    train(expected, schedule, whole)
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    train(again, schedule, parts)
+    for name, value in expected.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=1e-5)
 
 
 def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):
