@@ -67,7 +67,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     exact = Extractor(dataset, source, device, **options)(model, all_spectra=True)
 
     rows = []
-    for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16))):
+    for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype))):
         extractor = Extractor(dataset, source, device, **options, dtype=dtype)
 
         @torch.inference_mode()

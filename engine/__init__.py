@@ -63,7 +63,7 @@ def build_evaluator(
         device,
         batch_size=cfg.test_batch_size,
         num_workers=cfg.num_workers,
-        dtype=inference_dtype(device, fp16=cfg.fp16),
+        dtype=inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype),
     )
     mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None
     return Evaluator(extractor, mser=mser, no_casts=no_casts)

@@ -94,13 +94,13 @@ def build_precision(
     return TorchPrecision(device, DTYPES[amp_dtype] if fp16 and device.type == "cuda" else None)
 
 
-def inference_dtype(device: torch.device, *, fp16: bool) -> torch.dtype | None:
-    """The dtype of extraction: float16, also if ``amp_dtype`` is bfloat16; None for float32.
+def inference_dtype(device: torch.device, *, fp16: bool, amp_dtype: str = "float16") -> torch.dtype | None:
+    """The dtype of extraction: float16 where training uses float16, else None, for float32.
 
-    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 has three bits of precision less, and its larger range
-    is needed for gradients only.
+    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 is for training only, because it has three bits of
+    precision less: it changes ranks.
     """
-    return torch.float16 if fp16 and device.type == "cuda" else None
+    return torch.float16 if fp16 and amp_dtype == "float16" and device.type == "cuda" else None
 
 
 def _import_apex_amp():

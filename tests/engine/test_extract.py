@@ -93,7 +93,11 @@ def test_mixed_precision_gives_the_same_features_and_ranks(dataset, source, mode
 def test_only_a_gpu_computes_in_half_precision():
     assert inference_dtype(CPU, fp16=True) is None
     assert inference_dtype(torch.device("cuda"), fp16=False) is None
-    assert inference_dtype(torch.device("cuda"), fp16=True) == torch.float16
+    assert inference_dtype(torch.device("cuda"), fp16=True, amp_dtype="float16") == torch.float16
+
+
+def test_what_is_trained_in_bfloat16_is_not_tested_in_float16():
+    assert inference_dtype(torch.device("cuda"), fp16=True, amp_dtype="bfloat16") is None
 
 
 def test_the_best_model_is_selected_by_the_data_sets_settings(dataset, source, model):

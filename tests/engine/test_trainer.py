@@ -21,7 +21,7 @@ from engine.step import build_step
 from engine.trainer import train
 from tests.helpers.apex import StandInForApex
 from tests.helpers.losses import mcja_criterion
-from tests.helpers.training import CPU, losses_of, make_schedule, make_training
+from tests.helpers.training import CPU, losses_of, make_schedule, make_training, rows
 from utils.results import TrialScore
 from utils.run.errors import UserError
 
@@ -197,6 +197,21 @@ def test_bfloat16_autocast_and_step():
     precision.step(output.float().sum(), optimizer)
     torch.testing.assert_close(model.weight, before - 0.3)
     assert "bfloat16" in str(precision)
+
+
+def test_logits_beyond_half_precision_do_not_end_a_run(tmp_path):
+    """They are computed in float32, as the losses are. Gradients that overflow are skipped by the loss scaling."""
+    training = make_training()
+    training.precision = TorchPrecision(CPU, torch.float16)
+    with torch.no_grad():
+        training.model.classifier.weight.mul_(1e6)
+    batch = next(iter(training.loader))
+    logits = training.model.classifier(training.model(training.augment(batch.images, batch.is_infrared)))
+    assert logits.abs().max() > torch.finfo(torch.float16).max
+    before = training.precision.scaler.get_scale()
+    train(training, make_schedule(num_epoch=1, eval_interval=0), tmp_path)
+    assert training.precision.scaler.get_scale() < before
+    assert float(rows(tmp_path)[0]["loss_id"]) > 1e5
 
 
 def test_apex_that_is_not_there_is_explained(monkeypatch):
