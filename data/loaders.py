@@ -18,6 +18,9 @@ from data.samplers import EpochSampler
 from utils.run.errors import LoaderDied
 from utils.run.interruption import ignore_signals_in_worker
 
+# parts of torch's messages about dead workers; the thread that pins memory ends if its worker dies while it reads
+DEAD_WORKER = ("DataLoader worker", "Pin memory thread exited")
+
 
 class Batch(NamedTuple):
     """A batch of images. ``images`` may be on another device; the other tensors are on the CPU."""
@@ -109,7 +112,7 @@ def _report_dead_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):  # part of torch's messages about dead workers
+        if not any(part in str(error) for part in DEAD_WORKER):
             raise
         raise LoaderDied(
             "a loader process was killed, which happens when memory or /dev/shm is full; lower num_workers, or use"

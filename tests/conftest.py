@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from pathlib import Path
 
 import utils  # noqa: F401 - before torch, see there
@@ -124,10 +125,12 @@ def kernels(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _restore_logging():
-    """A run replaces the log handlers; give pytest's back."""
+    """A run replaces the handlers of the log and of errors in threads; give pytest's back."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hook = threading.excepthook
     yield
+    threading.excepthook = hook
     for handler in root.handlers:
         if handler not in handlers:
             handler.close()

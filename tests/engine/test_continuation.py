@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import types
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from utils.results import TrialScore
 from utils.run.cli import run_program
 from utils.run.errors import LoaderDied, Stopped, UserError
 from utils.run.files import FolderLock
+from utils.run.logs import set_up_logging
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -231,6 +233,45 @@ def test_a_killed_loader_loses_nothing(when, uninterrupted, tmp_path):
         train(training, make_schedule(num_epoch=EPOCHS, evaluate=evaluate), tmp_path)
     again = make_training()
     assert train(again, make_schedule(num_epoch=EPOCHS, evaluate=score_of), tmp_path) == best
+    assert_same(again, expected, tmp_path, expected_folder)
+
+
+def torch_with_an_accelerator() -> types.ModuleType:
+    """For the DataLoader, which pins memory only if there is an accelerator."""
+    module = types.ModuleType("torch")
+    module.__dict__.update(torch.__dict__)
+    module.accelerator = types.SimpleNamespace(
+        is_available=lambda: True, current_accelerator=lambda: None, current_device_index=lambda: 0
+    )
+    return module
+
+
+def test_a_killed_loader_may_end_the_thread_that_pins_memory(uninterrupted, tmp_path, monkeypatch, capfd):
+    """With a GPU, a thread of the main process reads what the loaders send. It fails if a loader dies meanwhile."""
+    expected, expected_folder, best, _ = uninterrupted
+
+    def read_once(incoming, outgoing, *_):
+        outgoing.put(incoming.get())
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    set_up_logging(tmp_path / "log.txt")
+    training = make_training(workers=1)
+    training.loader.pin_memory = True
+    schedule = make_schedule(num_epoch=EPOCHS, evaluate=score_of)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.utils.data.dataloader.torch", torch_with_an_accelerator())
+        patch.setattr("torch.utils.data._utils.pin_memory._pin_memory_loop", read_once)
+        assert run_program(lambda: train(training, schedule, tmp_path)) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: a loader process was killed")
+    assert error.endswith(f"--continue {tmp_path}\n")
+    assert error.count("\n") == 1
+    assert "Connection reset by peer" in (tmp_path / "log.txt").read_text()
+    assert newest_state(tmp_path)[0]["progress"]["iteration"] == 1
+    again = make_training()
+    assert train(again, schedule, tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
 
 

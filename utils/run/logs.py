@@ -2,7 +2,10 @@
 
 import logging
 import sys
+import threading
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def set_up_logging(file: Path | None = None) -> None:
@@ -17,4 +20,10 @@ def set_up_logging(file: Path | None = None) -> None:
     )
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # ignite logs every exception as an error, then raises it
     logging.captureWarnings(True)
+    threading.excepthook = _log_thread
     logging.raiseExceptions = False  # a line that cannot be written is lost without a traceback, e.g. after `| head`
+
+
+def _log_thread(error: threading.ExceptHookArgs) -> None:
+    """Log why a thread ended. The terminal only shows what the main thread makes of it."""
+    logger.error("a thread ended with an error", exc_info=error.exc_value)
