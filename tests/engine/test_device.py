@@ -1,9 +1,13 @@
 """Choice of the device, and the error messages if it is missing or has too little memory."""
 
+import os
+
 import pytest
 import torch
 
-from engine.device import select_device
+import main as program
+from engine.device import place, select_device
+from tests.helpers.runs import arguments, run
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 
@@ -48,3 +52,28 @@ def test_too_little_memory_is_no_defect(capsys):
     message = capsys.readouterr().err
     assert message.startswith("error: out of GPU memory; lower ")
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("own", ["", ":16:8"])
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_a_deterministic_run_sets_the_workspace_of_cublas_before_its_first_use(
+    deterministic, own, regdb_root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", own)
+    if not own:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    found = []
+
+    def watch(*model_and_device):  # nothing is computed on the device before the model is there
+        found.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
+        return place(*model_and_device)
+
+    monkeypatch.setattr(program, "place", watch)
+    words = arguments(tmp_path, "regdb", regdb_root, deterministic=deterministic, num_epoch="0", mser="false")
+    try:
+        run(tmp_path, *words)
+        assert found[0] == (own or {"true": ":4096:8", "false": ""}[deterministic])
+        assert torch.are_deterministic_algorithms_enabled() == (deterministic == "true")
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False

@@ -1,5 +1,6 @@
 """One seed for all random generators."""
 
+import os
 import random
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 
 def seed_everything(seed: int | None = None, *, deterministic: bool = False) -> int:
-    """Seed Python, NumPy and torch, and return the seed.
+    """Seed Python, NumPy and torch, and return the seed. Call it before the GPU computes anything.
 
     Args:
         seed: 0 to 2^32 - 1; drawn at random if None.
@@ -18,6 +19,8 @@ def seed_everything(seed: int | None = None, *, deterministic: bool = False) -> 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    if deterministic:  # cuBLAS reads it when it is first used; torch warns at each matrix product without it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic  # input shapes are fixed, so cuDNN's autotuning is worth it
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
