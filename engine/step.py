@@ -1,5 +1,6 @@
 """The training step."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -18,6 +19,8 @@ from losses.criterion import Criterion
 from models import MCJA
 from utils.run.errors import UserError
 from utils.tensors import at_least_float32, send
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[Batch], dict[str, Tensor]]
 
@@ -60,11 +63,12 @@ def build_step(parts: StepParts) -> Step:
             logits = model.classifier(embeddings)
             return logits, parts.criterion(embeddings, logits, labels, is_infrared)
 
-    if parts.compile:
-        forward = compile_graph(forward)
+    if parts.compile:  # to one graph of fixed shapes
+        forward = torch.compile(forward, fullgraph=True, dynamic=False)
 
     def step(batch: Batch) -> dict[str, Tensor]:
-        model.train()
+        if not model.training:
+            model.train()
         images = parts.augment(send(batch.images, device), batch.is_infrared)
         labels = send(batch.labels, device)
         logits, losses = forward(images, labels, send(batch.is_infrared, device))
@@ -72,24 +76,25 @@ def build_step(parts: StepParts) -> Step:
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         return {"cls_acc": accuracy, **{name: loss.detach() for name, loss in losses.items()}}
 
-    return step
+    return explain_compile_errors(step) if parts.compile else step
 
 
-def compile_graph(function: Callable) -> Callable:
-    """``function``, compiled to one graph of fixed shapes when it is first called.
+def explain_compile_errors(step: Step) -> Step:
+    """``step``, with a one-line error if torch cannot compile it. The traceback goes to the log.
+
+    It wraps the whole step, because the backward pass may be compiled later than the forward pass.
 
     Raises:
-        UserError: torch could not compile it, most often because there is no C++ compiler.
+        UserError: most often because there is no C++ compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-    graph = torch.compile(function, fullgraph=True, dynamic=False)
-
-    def call(*arguments):
+    def explained(batch: Batch) -> dict[str, Tensor]:
         try:
-            return graph(*arguments)
+            return step(batch)
         except TorchDynamoException as error:
+            logger.exception("torch could not compile the step")
             why, _, _ = str(error).strip().partition("\n")
             raise UserError(f"compile: torch could not compile the step ({why}); set compile false") from None
 
-    return call
+    return explained

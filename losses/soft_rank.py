@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from utils.run.errors import UserError
 from utils.tensors import at_least_float32
@@ -18,6 +19,7 @@ except ImportError:
     torchsort = None
 
 BACKENDS = ("auto", "torchsort", "builtin")
+SAME_BLOCK = 1e-9  # pooled values are at most this far apart: equal but for rounding
 
 
 def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -> Tensor:
@@ -72,13 +74,51 @@ def _torchsort_rank(rows: Tensor, strength: float) -> Tensor:
 
 
 def _builtin_rank(rows: Tensor, strength: float) -> Tensor:
+    return _sort_and_pool(rows, strength)[0]
+
+
+def sort_and_pool(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Soft ranks, and what their gradient needs.
+
+    Returns:
+        Three (rows, n) tensors: the soft ranks; the positions of the values in descending order; for each of these, the
+        number of its block. Values of one block are pooled: their soft ranks depend on their mean.
+    """
     n = rows.shape[-1]
     # float64, because differences of cumulative sums lose precision; ranks are then exact to 1e-6
     theta, order = (rows.double() / strength).sort(dim=-1, descending=True)
     weights = torch.arange(n, 0, -1, device=rows.device, dtype=theta.dtype)
-    ranks = theta - isotonic_regression(theta - weights)
-    inverse = order.argsort(dim=-1)
-    return ranks.gather(-1, inverse).to(rows.dtype)
+    pooled = isotonic_regression(theta - weights)
+    ranks = (theta - pooled).gather(-1, order.argsort(dim=-1))
+    block = functional.pad((pooled.diff(dim=-1).abs() > SAME_BLOCK).long(), (1, 0)).cumsum(dim=-1)
+    return ranks.to(rows.dtype), order, block
+
+
+# An operator, which torch.compile leaves as it is: not every device's compiler takes the float64 sort and cummax.
+_sort_and_pool = torch.library.custom_op("mcja::sort_and_pool", sort_and_pool, mutates_args=())
+
+
+@_sort_and_pool.register_fake
+def _shapes(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(rows), *(torch.empty_like(rows, dtype=torch.long) for _ in range(2))
+
+
+def _save_for_gradient(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.strength = inputs[1]
+    ctx.save_for_backward(*output[1:])
+
+
+def _gradient(ctx, gradient: Tensor, *_) -> tuple[Tensor, None]:
+    """In each block, the gradient minus its mean, divided by the strength. Source: Proposition 4 of the paper."""
+    order, block = ctx.saved_tensors
+    descending = gradient.double().gather(-1, order)
+    same = (block[:, :, None] == block[:, None, :]).to(descending.dtype)
+    mean = (same @ descending[..., None])[..., 0] / same.sum(dim=-1)
+    result = torch.zeros_like(descending).scatter(-1, order, (descending - mean) / ctx.strength)
+    return result.to(gradient.dtype), None
+
+
+_sort_and_pool.register_autograd(_gradient, setup_context=_save_for_gradient)
 
 
 def isotonic_regression(values: Tensor) -> Tensor:
@@ -87,7 +127,7 @@ def isotonic_regression(values: Tensor) -> Tensor:
     Min-max formula: v_i = min over starts j <= i of max over ends k >= i of mean(values_j ... values_k).
     """
     n = values.shape[-1]
-    total = torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
+    total = functional.pad(values.cumsum(dim=-1), (1, 0))
     index = torch.arange(n, device=values.device)
     length = index[None, :] - index[:, None] + 1  # (start, end)
     mean = (total[:, None, 1:] - total[:, :-1, None]) / length.clamp(min=1)

@@ -41,6 +41,12 @@ def test_gradcheck(backend, strength):
     assert torch.autograd.gradcheck(lambda v: soft_rank(v, strength, backend=backend), values, eps=1e-7, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operator_keeps_the_rules_of_torch_compile(dtype):
+    values = torch.rand(3, 7, dtype=dtype, requires_grad=True)
+    torch.library.opcheck(torch.ops.mcja.sort_and_pool.default, (values, 0.5))
+
+
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_isotonic_regression_equals_pooling(values):
