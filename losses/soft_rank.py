@@ -100,7 +100,8 @@ _sort_and_pool = torch.library.custom_op("mcja::sort_and_pool", sort_and_pool, m
 
 @_sort_and_pool.register_fake
 def _shapes(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(rows), *(torch.empty_like(rows, dtype=torch.long) for _ in range(2))
+    order = torch.empty_like(rows, dtype=torch.long)
+    return torch.empty_like(rows), order, torch.empty_like(order)
 
 
 def _save_for_gradient(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
