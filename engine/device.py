@@ -1,5 +1,7 @@
 """The device that a run computes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -45,6 +47,17 @@ def place(model: Model, device: torch.device) -> Model:
     if device.type == "cuda":  # tensor cores need channels-last
         model.to(memory_format=torch.channels_last)
     return model
+
+
+@contextmanager
+def no_autotuning() -> Iterator[None]:
+    """Inside this context, cuDNN chooses algorithms without trying them out, which takes seconds for each new shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def describe_device(device: torch.device) -> str:

@@ -16,6 +16,7 @@ from data.augment import normalise
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader, ordered_loader
+from engine.device import no_autotuning
 from utils.features import SPECTRA, Features
 from utils.tensors import send
 
@@ -60,10 +61,11 @@ class Extractor:
         spectra = SPECTRA if all_spectra else SPECTRA[:1]
         was_training = model.training
         model.eval()
-        parts = [
-            self._forward_all(model, loader, spectra if modality == "visible" else SPECTRA[:1], modality)
-            for modality, loader in self.loaders.items()
-        ]
+        with no_autotuning():  # the last batch of each loader has a shape of its own
+            parts = [
+                self._forward_all(model, loader, spectra if modality == "visible" else SPECTRA[:1], modality)
+                for modality, loader in self.loaders.items()
+            ]
         model.train(was_training)
         dataset, dimensions = self.dataset, parts[0][1].shape[2]
         features = np.empty((len(spectra), len(dataset), dimensions), dtype=np.float32)

@@ -1,6 +1,5 @@
 """Modality Distribution Adapter (MDA), MCJA: aligns the channel distributions of the modalities."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,6 +27,7 @@ class MDA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.sc_conv(x).flatten(2).softmax(dim=2)  # (B, m, HW)
-        contexts = torch.einsum("bcp,bmp->bcm", x.flatten(2), attention)  # (B, C, m)
+        # in this order, because the gradient of a channels-last x is channels-last, too
+        contexts = (attention @ x.flatten(2).transpose(1, 2)).transpose(1, 2)  # (B, C, m)
         gate = self.ca_bn(self.ca_conv(contexts)).sigmoid()  # (B, C, 1)
         return self.norm_bn(x * gate[..., None]) + x
