@@ -49,7 +49,7 @@ class Progress:
     done: int = 0  # completed iterations of the current epoch
     iteration: int = 0  # completed iterations of all epochs
     seconds: float = 0.0  # that the current epoch took in earlier processes
-    started: float = field(default_factory=time.perf_counter)  # when this process started the current epoch
+    started: float = field(default_factory=time.perf_counter)  # when this process started to work on it
     epoch_averages: Averages = field(default_factory=Averages)
     period_averages: Averages = field(default_factory=Averages)  # since the last log line
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics of the completed epochs
@@ -72,8 +72,13 @@ class Progress:
         """Keep the epoch's metrics and go to the next epoch."""
         self.rows.append(row)
         self.epoch, self.done = self.epoch + 1, 0
-        self.seconds, self.started = 0.0, time.perf_counter()
+        self.seconds = 0.0
+        self.start_clock()
         self.epoch_averages, self.period_averages = Averages(), Averages()
+
+    def start_clock(self) -> None:
+        """Count the time of the current epoch from now on."""
+        self.started = time.perf_counter()
 
     def elapsed(self) -> float:
         """Seconds that the epoch has taken, in all processes that worked on it."""
@@ -104,4 +109,4 @@ class Progress:
         self.epoch_averages.load_state_dict(state["epoch_averages"])
         self.period_averages.load_state_dict(state["period_averages"])
         self.best = Best(**state["best"]) if state["best"] else None
-        self.started = time.perf_counter()
+        self.start_clock()

@@ -16,7 +16,8 @@ from utils.run.files import write_text
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
-CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "cls_acc", *LOSSES, *TrialScore._fields)
+SLOW_DATA = 0.1  # share of the time waited for images above which the log has a hint
+CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "data_wait", "cls_acc", *LOSSES, *TrialScore._fields)
 
 
 class Report:
@@ -30,6 +31,7 @@ class Report:
 
     def __init__(self, folder: Path, first_iteration: int):
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_iteration)
+        self.hinted = False
 
     def log_period(self, where: str, values: Mapping[str, float], *, iteration: int) -> None:
         """Log the means of accuracy (a fraction) and losses over the last ``log_period`` iterations."""
@@ -41,6 +43,13 @@ class Report:
         """Log the means over an epoch."""
         logger.info("epoch %d done: %s", row["epoch"], describe(row))
         self.board.add_scalar("train/lr", row["lr"], iteration)
+        if row["data_wait"] > SLOW_DATA and not self.hinted:
+            logger.info(
+                "hint: training waited for images %.0f %% of the time; set `cache device` or `cache disk`, or a larger"
+                " num_workers (12 for a fast GPU)",
+                100 * row["data_wait"],
+            )
+            self.hinted = True
 
     def log_evaluation(self, score: TrialScore, *, epoch: int) -> None:
         """Log the metrics of the test set, in percent."""

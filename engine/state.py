@@ -26,7 +26,7 @@ NAME = "state_{:08d}.pth"  # by completed iterations
 PATTERN = "state_*.pth"
 DAMAGED = ".damaged"
 KEPT = 2  # the newest, and one to fall back to
-FORMAT = 2
+FORMAT = 3
 
 
 class Stateful(Protocol):

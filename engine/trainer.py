@@ -11,6 +11,7 @@ from ignite.handlers import ProgressBar
 from torch import nn
 
 from engine.checkpoints import BEST, keep_recent, save_state
+from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.report import METRICS, Report, write_rows
@@ -71,6 +72,7 @@ class Trainer:
         self.training, self.schedule, self.folder = training, schedule, folder
         self.sampler = training.sampler
         self.progress = Progress()
+        self.data_wait = DataWait(training.device)
         self.interruption = Interruption()
         self.finite = FiniteLoss(self.sampler, training.dataset.paths, self.progress, training.device)
         self.states = States(
@@ -81,6 +83,7 @@ class Trainer:
                 "precision": training.precision,
                 "augment": training.augment,
                 "progress": self.progress,
+                "data_wait": self.data_wait,
                 "random": RandomStates(),
                 "threads": Threads(training.device),
             },
@@ -133,8 +136,10 @@ class Trainer:
         if not len(self.sampler):  # the state was written after the last batch
             return
         engine = Engine(lambda engine, batch: self.step(batch))
+        self.data_wait.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
         ProgressBar(desc=f"epoch {self.progress.epoch}", persist=False, disable=None).attach(engine)
+        self.progress.start_clock()
         engine.run(self.training.loader, epoch_length=len(self.sampler))
         self.finite.require(self.folder)
 
@@ -156,14 +161,16 @@ class Trainer:
         self.stop_if_signalled()
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Learning rate, seconds, images per second, and the means of accuracy and losses over the epoch."""
-        seconds = self.progress.elapsed()
+        """Learning rate, seconds, images per second, share of the time waited for data, and the means of accuracy and
+        losses over the epoch."""
+        waited, seconds = self.data_wait.seconds(), self.progress.elapsed()
         images = self.sampler.batches.size
         return {
             "epoch": self.progress.epoch,
             "lr": self.training.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
+            "data_wait": round(waited / seconds, 3),
             **self.progress.epoch_averages.means(),
         }
 
@@ -187,6 +194,7 @@ class Trainer:
         """Write the epoch's metrics and model."""
         keep_recent(self.training.model, self.folder, self.progress.epoch)
         self.progress.end_epoch(row)
+        self.data_wait.reset()
         write_rows(self.folder / METRICS, self.progress.rows)
 
     def save(self) -> None:

@@ -211,7 +211,7 @@ def distance_blocks(features: Tensor, candidates: Tensor) -> Iterator[tuple[slic
     Yields:
         The positions of a block of images, and their distances (spectra, images of the block, candidates).
     """
-    for images in blocks(features.shape[1], len(features) * len(candidates)):
+    for images in blocks(features.shape[1], len(features) * len(candidates), features.device):
         products = features[:, images].flatten(0, 1) @ candidates.T
         yield images, products.mul_(-2).add_(2).clamp_(min=0).unflatten(0, (len(features), -1))
 
@@ -220,7 +220,8 @@ def mutual(neighbours: Tensor) -> Tensor:
     """Step 3: which neighbours of a candidate also have it as a neighbour: (candidates, k) -> (candidates, k) bool."""
     result = torch.empty_like(neighbours, dtype=torch.bool)
     row = torch.arange(len(neighbours), device=neighbours.device)
-    for rows in blocks(len(neighbours), 2 * neighbours.shape[1] ** 2):  # int64 takes twice the memory of float32
+    width = 2 * neighbours.shape[1] ** 2  # int64 takes twice the memory of float32
+    for rows in blocks(len(neighbours), width, neighbours.device):
         result[rows] = (neighbours[neighbours[rows]] == row[rows, None, None]).any(dim=2)
     return result
 

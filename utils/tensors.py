@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 64 * 2**20  # size of the float32 numbers that are computed at a time
+BLOCK_BYTES = 64 * 2**20  # size of the float32 numbers that a CPU computes at a time
+GPU_BLOCK = 8  # a GPU computes blocks of this many times the size: it needs more work at a time, and has the memory
 
 
 def as_tensor(values: np.ndarray | Tensor) -> Tensor:
@@ -15,9 +16,14 @@ def as_tensor(values: np.ndarray | Tensor) -> Tensor:
     return torch.from_numpy(values)
 
 
-def blocks(rows: int, width: int) -> list[slice]:
+def block_factor(device: torch.device) -> int:
+    """Size of a block on ``device``, relative to one on a CPU."""
+    return 1 if device.type == "cpu" else GPU_BLOCK
+
+
+def blocks(rows: int, width: int, device: torch.device) -> list[slice]:
     """Slices that cover ``rows`` rows, so that ``width`` float32 numbers per row of a slice fit into a block."""
-    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
+    size = max(1, block_factor(device) * BLOCK_BYTES // (4 * max(1, width)))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 

@@ -69,6 +69,16 @@ def test_images_are_read_once_and_infrared_passes_once(dataset, source, model):
     assert sum(passed) == dataset.infrared.sum() + 4 * (~dataset.infrared).sum()
 
 
+def test_cudnn_tries_out_algorithms_in_training_only(dataset, source, model, monkeypatch):
+    seen = []
+    hook = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    Extractor(dataset, source, CPU, **OPTIONS)(model, all_spectra=False)
+    hook.remove()
+    assert seen and not any(seen)
+    assert torch.backends.cudnn.benchmark
+
+
 def test_a_model_is_left_in_its_mode(dataset, source, model):
     extractor = Extractor(dataset, source, CPU, **OPTIONS)
     for training in (True, False):

@@ -3,22 +3,29 @@
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
+from torch.overrides import TorchFunctionMode
 
 from data.augment import BatchAugment, normalise
+from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.step import Training, build_step
 from engine.trainer import train
+from models.mda import MDA
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
 from tests.helpers.training import make_schedule, make_training, stop_at
+from utils.kernels import torch_kernels
 from utils.protocols import score
 from utils.rerank import Reranker
 from utils.run.errors import Stopped
+from utils.tensors import GPU_BLOCK
 
 
 def test_devices_are_not_mixed():
@@ -97,9 +104,66 @@ def test_augmentation_is_that_of_the_cpu_and_waits_for_nothing():
         there = images.to(DEVICE)
         BatchAugment(seed=1)(there, infrared)  # fills the cache of constants
         gpu.waits.clear()
+        gpu.calls.clear()
         found = BatchAugment(seed=3)(there, infrared)
         assert not gpu.waits
+        indexing = ("index", "index_select", "index_copy_", "index_put_", "gather", "scatter")
+        assert 0 < sum(gpu.calls[f"aten.{name}"] for name in indexing) <= 15
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+
+
+def test_query_weights_are_listed_once_for_all_blocks_of_a_gallery(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    neighbours = torch.stack([torch.randperm(30, generator=generator)[:4] for _ in range(30)])
+    weights = torch.rand(30, 4, generator=generator) / 4
+    queries, gallery = (torch.randint(0, 30, shape, generator=generator) for shape in ((10, 3), (40, 4, 3)))
+    expected = torch_kernels.jaccard(neighbours, weights, queries, gallery)
+    monkeypatch.setattr("utils.tensors.BLOCK_BYTES", 4 * 4 * 30)  # one image on a CPU
+    with PretendGPU() as gpu:
+        found = torch_kernels.jaccard(*(values.to(DEVICE) for values in (neighbours, weights, queries, gallery)))
+        torch.testing.assert_close(found.cpu(), expected)
+    assert gpu.calls["aten.nonzero"] == 1 + 40 / GPU_BLOCK
+
+
+def test_gradients_of_an_adapter_stay_channels_last():
+    adapter, formats = MDA(8, 2).to(memory_format=torch.channels_last), []
+    x = torch.rand(3, 8, 6, 4).to(memory_format=torch.channels_last).requires_grad_() * 1
+
+    class Watch(TorchFunctionMode):
+        """Watch the gradients of x that come from each function alone."""
+
+        def __torch_function__(self, function, types, arguments=(), options=None):
+            def watched(value):
+                if value is not x:
+                    return value
+                value = value.view_as(value)
+                value.register_hook(
+                    lambda gradient: formats.append(gradient.is_contiguous(memory_format=torch.channels_last))
+                )
+                return value
+
+            return function(*map(watched, arguments), **options or {})
+
+    with Watch():
+        output = adapter(x)
+    output.backward(torch.ones_like(output))
+    assert formats == [True] * len(formats)
+    assert len(formats) == 4  # from the attention, the contexts, the gate and the residual
+
+
+def test_a_step_does_not_walk_through_a_model_that_is_training(monkeypatch):
+    training, walks = make_training(), []
+    train_mode = training.model.train
+    monkeypatch.setattr(training.model, "train", lambda mode=True: walks.append(mode) or train_mode(mode))
+    step = build_step(training)
+    batches = list(training.loader)
+    step(batches[0])
+    step(batches[1])
+    assert not walks
+    training.model.eval()
+    walks.clear()
+    step(batches[2])
+    assert walks == [True]
 
 
 def convolutional(memory_format: torch.memory_format) -> Training:
@@ -130,6 +194,43 @@ def test_a_training_goes_on_on_another_kind_of_device(formats, tmp_path):
     train(again, schedule, parts)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_wait_for_data_counts_while_the_gpu_has_nothing_to_do(monkeypatch):
+    clock = SimpleNamespace(cpu=0.0, gpu=0.0)  # in ms; the GPU's is when it will have done all that is queued
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.time = clock.gpu = max(clock.cpu, clock.gpu)
+
+        def elapsed_time(self, end):
+            return end.time - self.time
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    wait, engine = DataWait(torch.device("cuda")), Engine(lambda engine, batch: None)
+    wait.attach(engine)
+
+    def step(milliseconds):
+        clock.gpu = max(clock.cpu, clock.gpu) + milliseconds
+
+    def load():
+        for milliseconds in (30, 10, 50, 10):
+            clock.cpu += milliseconds
+            yield milliseconds
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: step(25))
+    engine.run(load(), epoch_length=4)
+    # the first batch comes at 30, the GPU works until 55; the second at 40 and the third at 90, when it works until 80
+    assert wait.seconds() == pytest.approx(0.030 + 0 + 0.010 + 0)
+    again = DataWait(torch.device("cuda"))
+    again.load_state_dict(wait.state_dict())
+    assert again.seconds() == wait.seconds()
+    again.reset()
+    assert again.seconds() == 0
 
 
 def test_training_waits_for_nothing_within_an_epoch(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import types
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.augment import BatchAugment
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST
 from engine.precision import ApexPrecision, TorchPrecision, build_precision
@@ -24,7 +26,7 @@ from engine.trainer import train
 from tests.helpers.apex import StandInForApex
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.runs import arguments, run
-from tests.helpers.training import CPU, losses_of, make_schedule, make_training, rows
+from tests.helpers.training import CPU, TinyData, losses_of, make_schedule, make_training, rows
 from utils.results import TrialScore
 from utils.run.errors import UserError
 
@@ -112,6 +114,21 @@ def test_log_lines_and_curves_are_means_over_log_period_iterations(period, tmp_p
         assert [point.value for point in board.Scalars(f"train/{name}")] == pytest.approx(means)
         assert all(describe({name: mean}) in line for mean, line in zip(means, lines, strict=True))
     assert len(board.Scalars("test/rank20")) == 2
+
+
+@pytest.mark.parametrize("slow", ["loading", "training"])
+def test_the_share_of_time_waited_for_data(slow, tmp_path, monkeypatch, caplog):
+    load, draw = TinyData.__getitem__, BatchAugment.draw
+    if slow == "loading":
+        monkeypatch.setattr(TinyData, "__getitem__", lambda *arguments: time.sleep(0.02) or load(*arguments))
+    else:
+        monkeypatch.setattr(BatchAugment, "draw", lambda *arguments: time.sleep(0.1) or draw(*arguments))
+    with caplog.at_level(logging.INFO):
+        train(make_training(), make_schedule(num_epoch=2), tmp_path)
+    for row in csv.DictReader((tmp_path / "metrics.csv").open()):
+        assert (float(row["data_wait"]) > 0.5) == (slow == "loading")
+        assert f"data_wait {describe({'': float(row['data_wait'])}).strip()}" in caplog.text
+    assert caplog.text.count("hint: training waited for images") == (slow == "loading")  # once
 
 
 def test_files_of_a_training(tmp_path):

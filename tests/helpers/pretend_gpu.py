@@ -48,11 +48,13 @@ class PretendGPU(TorchDispatchMode):
 
     Attributes:
         waits: operation -> how often the CPU would have waited for its result.
+        calls: operation -> how often it was called with a tensor on ``DEVICE``.
     """
 
     def __init__(self):
         super().__init__()
         self.waits: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         if function in OPERATORS:  # look at the operations inside
@@ -67,6 +69,7 @@ class PretendGPU(TorchDispatchMode):
         target = options.get("device")
         if self._waits(function, given, arguments, options):
             self.waits[str(function.overloadpacket)] += 1
+        self.calls[str(function.overloadpacket)] += there
         result = function(*tree_map(_inner, arguments), **tree_map(_inner, options))
         if function._schema.is_mutable:
             return arguments[0]

@@ -104,7 +104,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """The lines of ``metrics.csv``, without what depends on the clock."""
     with (folder / "metrics.csv").open() as file:
         return [
-            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "data_wait")}
+            for row in csv.DictReader(file)
         ]
 
 

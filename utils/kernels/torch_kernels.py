@@ -6,11 +6,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utils.tensors import blocks
+from utils.tensors import block_factor, blocks
 
 WEIGHT_UNIT = 2.0**-30  # weights are rounded to whole multiples of it before they are added up
-PAIRS = 2**22  # pairs of weights that are compared at a time
+PAIRS = 2**22  # pairs of weights that a CPU compares at a time
 RANKING_TENSORS = 16  # ranking needs about 16 times the memory of the distances
+
+
+class Entries(NamedTuple):
+    """The non-zero weights of a matrix."""
+
+    row: Tensor  # (entries,) int32
+    column: Tensor  # (entries,) int32
+    units: Tensor  # (entries,) int32, weights in multiples of WEIGHT_UNIT
 
 
 class Ranks(NamedTuple):
@@ -44,12 +52,12 @@ def jaccard(neighbours: Tensor, weights: Tensor, query_members: Tensor, gallery_
     Returns:
         (query rows, images) float32.
     """
-    query_V = _mean_weights(query_members, neighbours, weights)
-    images, spectra, _ = gallery_members.shape
-    result = torch.empty((len(query_V), images), device=query_V.device)
-    for block in blocks(images, spectra * len(neighbours)):
+    query_V = _entries(_mean_weights(query_members, neighbours, weights))
+    queries, (images, spectra, _) = len(query_members), gallery_members.shape
+    result = weights.new_empty((queries, images))
+    for block in blocks(images, spectra * len(neighbours), weights.device):
         gallery_V = _mean_weights(gallery_members[block].flatten(0, 1), neighbours, weights)
-        sigma = _sums_of_minima(query_V, gallery_V).unflatten(1, (-1, spectra))
+        sigma = _sums_of_minima(query_V, queries, gallery_V).unflatten(1, (-1, spectra))
         result[:, block] = 1 - (sigma / (2 - sigma)).mean(dim=2)
     return result
 
@@ -62,43 +70,49 @@ def _mean_weights(members: Tensor, neighbours: Tensor, weights: Tensor) -> Tenso
     return result / max(1, members.shape[1])
 
 
-def _sums_of_minima(a: Tensor, b: Tensor) -> Tensor:
-    """Sums over c of min(a_ic, b_jc), for weights with a sum of at most 1 in each row: (n, c), (m, c) -> (n, m).
+def _entries(matrix: Tensor) -> Entries:
+    """The entries of a matrix of weights, row by row."""
+    row, column = (positions.int() for positions in matrix.nonzero(as_tuple=True))
+    return Entries(row, column, (matrix[row, column] / WEIGHT_UNIT).round().int())
 
-    An entry is a non-zero weight. Only pairs of entries in the same column are compared. For example, a = [[0.2, 0.7]]
-    and b = [[0, 0.5], [0.3, 0.6]] have three pairs: a_00 with b_10, and a_01 with b_01 and with b_11. The sums are
-    [[0.5, 0.2 + 0.6]]. They are computed with integers: unlike floats, their sum is the same in any order.
+
+def _sums_of_minima(a: Entries, rows: int, b: Tensor) -> Tensor:
+    """Sums over c of min(a_ic, b_jc), for weights with a sum of at most 1 in each row: (rows, c), (m, c) -> (rows, m).
+
+    Only pairs of entries in the same column are compared. For example, a = [[0.2, 0.7]] and b = [[0, 0.5], [0.3, 0.6]]
+    have three pairs: a_00 with b_10, and a_01 with b_01 and with b_11. The sums are [[0.5, 0.2 + 0.6]]. They are
+    computed with integers: unlike floats, their sum is the same in any order. Positions have 32 bits to save memory.
     """
-    # Entries: those of a row by row, those of b column by column.
-    a_row, a_column = a.nonzero().unbind(dim=1)
-    a_units = (a[a_row, a_column] / WEIGHT_UNIT).round().int()
-    b_column, b_row = b.T.nonzero().unbind(dim=1)
-    b_units = (b[b_row, b_column] / WEIGHT_UNIT).round().int()
+    # The entries of b column by column: their column is the row of the transposed matrix.
+    b_column, b_row, b_units = _entries(b.T)
 
     # Pairs: an entry of a has as many as its column has entries of b. These are consecutive.
     column_length = b_column.bincount(minlength=b.shape[1])
     column_start = column_length.cumsum(dim=0) - column_length
-    length, start = column_length[a_column], column_start[a_column]  # for each entry of a
+    length, start = column_length[a.column], column_start[a.column]  # for each entry of a
     pairs_end = length.cumsum(dim=0)  # number the pairs: those of an entry of a are pairs_start to pairs_end
     pairs_start = pairs_end - length
 
     # Parts of the entries of a, with about PAIRS pairs each: part p begins at the entry of pair p * PAIRS.
     total = int(pairs_end[-1]) if len(pairs_end) else 0
-    first = torch.searchsorted(pairs_end, torch.arange(0, total, PAIRS, device=a.device), right=True)
+    size = PAIRS * block_factor(b.device)
+    first = torch.searchsorted(pairs_end, torch.arange(0, total, size, device=b.device), right=True)
     entry_bounds = [*first.cpu().tolist(), len(pairs_end)]
     pair_bounds = [*pairs_start[first].cpu().tolist(), total]
 
-    sums = torch.zeros(len(a) * len(b), dtype=torch.int32, device=a.device)
+    sums = torch.zeros(rows * len(b), dtype=torch.int32, device=b.device)
     for entries, (low, high) in zip(pairwise(entry_bounds), pairwise(pair_bounds), strict=True):
         part = slice(*entries)
-        in_a = torch.repeat_interleave(length[part], output_size=high - low)  # for each pair: its entry of a, in part
-        in_b = (start[part] - (pairs_start[part] - low)).index_select(0, in_a)
-        in_b += torch.arange(len(in_a), device=a.device)  # for each pair: its entry of b
-        minima = torch.minimum(a_units[part].index_select(0, in_a), b_units.index_select(0, in_b))
-        target = (a_row[part] * len(b)).index_select(0, in_a)
+        # for each pair: its entry of a, in part
+        in_a = torch.repeat_interleave(length[part].int(), output_size=high - low)
+        # for each pair: its entry of b
+        in_b = (start[part] - (pairs_start[part] - low)).int().index_select(0, in_a)
+        in_b += torch.arange(len(in_a), dtype=torch.int32, device=b.device)
+        minima = torch.minimum(a.units[part].index_select(0, in_a), b_units.index_select(0, in_b))
+        target = (a.row[part] * len(b)).index_select(0, in_a)
         target += b_row.index_select(0, in_b)
-        sums.scatter_add_(0, target, minima)
-    return sums.unflatten(0, (len(a), len(b))) * WEIGHT_UNIT
+        sums.index_add_(0, target, minima)
+    return sums.unflatten(0, (rows, len(b))) * WEIGHT_UNIT
 
 
 def rank_matches(
@@ -114,7 +128,7 @@ def rank_matches(
     counts = gallery_ids.bincount()  # gallery images of each identity
     parts = [
         _rank_matches(distance[rows], query_ids[rows], query_locations[rows], gallery_ids, gallery_locations, counts)
-        for rows in blocks(len(distance), RANKING_TENSORS * distance.shape[1])
+        for rows in blocks(len(distance), RANKING_TENSORS * distance.shape[1], distance.device)
     ]
     return Ranks(*map(torch.cat, zip(*parts, strict=True)))
 
@@ -131,13 +145,15 @@ def _rank_matches(
     order = distance.sort(dim=1, stable=True).indices
     ids, listed = gallery_ids[order], gallery_locations[order] != query_locations[:, None]
     matches = listed & (ids == query_ids[:, None])
-    rank, ordinal = listed.cumsum(dim=1), matches.cumsum(dim=1)
+    rank, ordinal = (mask.cumsum(dim=1, dtype=torch.int32) for mask in (listed, matches))
 
     images = rank.new_zeros((len(rank), int(counts.max()) + 1))
-    images.scatter_(1, ordinal.where(matches, 0), rank)  # column 0 receives all other images and is cut off below
+    images.scatter_(
+        1, ordinal.where(matches, 0).long(), rank
+    )  # column 0 receives all other images and is cut off below
 
     unranked = order.shape[1] + 1  # larger than any rank
     first = rank.new_full((len(rank), len(counts)), unranked)  # rank of the first image of each identity
     first.scatter_reduce_(1, ids, rank.where(listed, unranked), "amin")
     identity = torch.where(matches.any(dim=1), (first < images[:, 1:2]).sum(dim=1) + 1, 0)
-    return Ranks(identity, images[:, 1:])
+    return Ranks(identity, images[:, 1:].long())
