@@ -3,6 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
+GPU = 0
+OUT = bench
 PIP = $(RUN) -m pip --disable-pip-version-check
 # Written after everything is installed, so an interrupted installation is continued by the next make.
 READY = $(VENV)/.mcja-ready
@@ -39,20 +41,13 @@ lint: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Small sizes on the CPU.
 bench: $(READY)
-	$(RUN) -m benchmarks.scoring --repeats 1
-	$(RUN) -m benchmarks.data
-	$(RUN) -m benchmarks.extraction --repeats 1 backbone resnet18 num_workers 0
-	$(RUN) -m benchmarks.step --repeats 1 --steps 2 backbone resnet18 p_size 2 k_size 4 batch_size 16
+	$(RUN) -m benchmarks.all --gpu cpu --out $(OUT)
 
-bench-gpu: $(READY)
-	mkdir -p bench
-	$(RUN) -m pytest -m gpu tests/engine/test_gpu.py
-	$(RUN) -m benchmarks.scoring --gpu 0 --json bench/scoring.json
-	$(RUN) -m benchmarks.data --gpu 0 --json bench/data.json
-	$(RUN) -m benchmarks.extraction --gpu 0 --images 2048 --json bench/extraction.json
-	$(RUN) -m benchmarks.step --gpu 0 --json bench/step.json
-	$(RUN) -m benchmarks.step --gpu 0 --json bench/step-compiled.json compile true
+# RUN=python3 uses the packages that are there, without the set-up; GPU=1 takes another GPU; OUT=DIR another folder.
+bench-gpu: $(if $(filter file,$(origin RUN)),$(READY))
+	$(RUN) -m benchmarks.all --gpu $(GPU) --out $(OUT)
 
 clean-demo:
 	rm -rf demo

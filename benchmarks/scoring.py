@@ -7,6 +7,8 @@ several gallery sizes.
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from utils.results import Results
 from utils.run.cli import Parser, run_program
 
 SIZES = (0.5, 1, 2, 4)  # of the gallery pool, relative to the published size
+SMALL_SIZES = (0.25, 0.5)
 SETTING = "all/1-shot"
 
 
@@ -34,14 +37,18 @@ def published(dataset: str) -> MSER:
     return MSER(defaults["mser_k1"], defaults["mser_k2"], defaults["mser_lambda"])
 
 
-def whole_tests(device: torch.device, repeats: int) -> list[dict[str, object]]:
+def whole_tests(device: torch.device, repeats: int, *, trials: int, dimensions: int) -> list[dict[str, object]]:
     rows = []
     for scatter, kind in ((1.0, "clustered"), (2.0, "overlapping"), (4.5, "nearly random")):
-        features, search = sysu(scatter=scatter)
+        features, search = sysu(scatter=scatter, dimensions=dimensions)
         rank1 = score(features, [search.only([SETTING])])[SETTING].mean.rank1
-        case = f"SYSU-MM01, all 8 settings and 10 trials, {kind} features (rank-1 {rank1:.0f} %)"
+        search = replace(search, galleries={name: drawn[:trials] for name, drawn in search.galleries.items()})
+        case = f"SYSU-MM01, all 8 settings, trials: {trials}, {kind} features (rank-1 {rank1:.0f} %)"
         rows.append(whole_test(case, features, search, published("sysu"), device, repeats))
-    return [*rows, whole_test("RegDB, both directions", *regdb(), published("regdb"), device, repeats)]
+    return [
+        *rows,
+        whole_test("RegDB, both directions", *regdb(dimensions=dimensions), published("regdb"), device, repeats),
+    ]
 
 
 def whole_test(
@@ -94,10 +101,10 @@ def row(case: str, seconds: float, loops: float) -> dict[str, object]:
     return {"case": case, "seconds": seconds, "loops, seconds": loops, "speed-up": loops / seconds}
 
 
-def growth(device: torch.device) -> list[dict[str, object]]:
+def growth(device: torch.device, sizes: Sequence[float]) -> list[dict[str, object]]:
     """The whole gallery pool as one gallery, at several sizes: time, and memory in addition to the features."""
     rows = []
-    for size in SIZES:
+    for size in sizes:
         features, search = sysu(scale=size, dimensions=256)
         query = features.normalised(SPECTRA[:1], search.query, device)
         pool = features.normalised(SPECTRA, search.pool, device)
@@ -119,9 +126,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gpu", default="auto")
     parser.add_argument("--json", type=json_file, help="write the report to this file")
     parser.add_argument("--repeats", type=at_least_one, default=3)
+    parser.add_argument("--small", action="store_true", help="one trial, 256 dimensions, smaller galleries")
     arguments = parser.parse_args(argv)
     device = prepare(arguments.gpu, seed=0)
-    rows = [*whole_tests(device, arguments.repeats), *compare_with_loops(device), *growth(device)]
+    trials, dimensions, sizes = (1, 256, SMALL_SIZES) if arguments.small else (10, 2048, SIZES)
+    rows = [
+        *whole_tests(device, arguments.repeats, trials=trials, dimensions=dimensions),
+        *compare_with_loops(device),
+        *growth(device, sizes),
+    ]
     write_report(arguments.json, "scoring", rows, device=describe_device(device))
     return 0
 

@@ -1,13 +1,12 @@
 """Time and memory of the training step: ``python -m benchmarks.step [--cfg FILE] [--gpu 0] [--json FILE]``.
 
 The whole step (transfer, augmentation, forward, losses, backward, optimiser) is measured on random batches in pinned
-memory. The baseline is the same step on one augmented batch that stays on the device. Seconds are per step. How fast
-images are read is measured by ``benchmarks.data``.
+memory. The baseline is the same step on one augmented batch that stays on the device; the share of transfer and
+augmentation is what the whole step takes longer. Seconds are per step. ``benchmarks.data`` measures how fast images are
+read.
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from data.augment import BatchAugment
 from data.loaders import Batch
 from engine.device import describe_device, place
 from engine.precision import build_precision
-from engine.step import StepParts, build_step
+from engine.step import Step, StepParts, build_step
 from losses import build_criterion
 from models import build_model
 from utils.run.cli import Parser, run_program
@@ -65,29 +64,41 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_steps(cfg, device: torch.device, steps: int, repeats: int) -> dict[str, object]:
-    """One row of the report: seconds per step of the whole step, the baseline and the augmentation; peak memory."""
-    cuda = device.type == "cuda"
+    """One row of the report: seconds per step of the whole step and the baseline; peak memory."""
     parts = build_parts(cfg, device)
     size = cfg.p_size * cfg.k_size
-    batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=cuda)
-    fixed = batches[0]._replace(images=batches[0].images.to(device))
-    augmented = parts.augment(fixed.images, fixed.is_infrared)
-
-    def seconds(call: Callable[[Batch], object], fed: list[Batch]) -> float:
-        return seconds_per_step(call, fed, steps=steps, repeats=repeats)
-
-    baseline = seconds(build_step(replace(parts, augment=FixedBatch(augmented))), [fixed])
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    whole = seconds(build_step(parts), batches)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
-    augmenting = seconds(lambda batch: parts.augment(fixed.images, batch.is_infrared), batches)
+    batches = random_batches(min(steps, 8), size, cfg.p_size, cfg.image_size, pin=device.type == "cuda")
+    step = build_step(parts)
+    baseline = resident_seconds(step, parts, batches[0], steps=steps, repeats=repeats)
+    reset_peak(device)
+    whole = seconds_per_step(step, batches, steps=steps, repeats=repeats)
     return {
         "case": f"step of {size} images of {cfg.image_size[0]}x{cfg.image_size[1]}, {cfg.backbone}, {parts.precision}"
         + (", compiled" if cfg.compile else "") + f", on {describe_device(device)}",
         "seconds": whole, "baseline seconds": baseline, "ratio": whole / baseline,
-        "augmentation share": augmenting / whole, "images/s": size / whole, "peak GiB": peak,
+        "transfer and augmentation": (whole - baseline) / whole, "images/s": size / whole, "peak GiB": peak(device),
     }  # fmt: skip
+
+
+def resident_seconds(step: Step, parts: StepParts, batch: Batch, *, steps: int, repeats: int) -> float:
+    """Seconds per step on one augmented batch that stays on the device."""
+    batch = batch._replace(images=batch.images.to(parts.device))
+    augment = parts.augment
+    parts.augment = FixedBatch(augment(batch.images, batch.is_infrared))
+    try:
+        return seconds_per_step(step, [batch], steps=steps, repeats=repeats)
+    finally:
+        parts.augment = augment
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak(device: torch.device) -> float | None:
+    """Peak memory on a GPU since ``reset_peak``, in GiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
 def build_parts(cfg, device: torch.device) -> StepParts:
@@ -108,12 +119,12 @@ def build_parts(cfg, device: torch.device) -> StepParts:
     )
 
 
-def seconds_per_step(call: Callable[[Batch], object], batches: list[Batch], *, steps: int, repeats: int) -> float:
-    """Median seconds of a call, over ``repeats`` runs of ``steps`` calls on the batches in turn."""
+def seconds_per_step(step: Step, batches: list[Batch], *, steps: int, repeats: int) -> float:
+    """Median seconds of a step, over ``repeats`` runs of ``steps`` steps on the batches in turn."""
 
     def run() -> None:
         for number in range(steps):
-            call(batches[number % len(batches)])
+            step(batches[number % len(batches)])
 
     return measure(run, repeats=repeats, warmup=1).median / steps
 

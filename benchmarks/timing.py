@@ -53,13 +53,7 @@ def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1
     """Call ``function`` ``warmup`` times, then time ``repeats`` calls. A call ends when the GPU has finished."""
     for _ in range(warmup):
         function()
-    seconds = []
-    for _ in range(repeats):
-        _synchronize()
-        start = time.perf_counter()
-        function()
-        _synchronize()
-        seconds.append(time.perf_counter() - start)
+    seconds = [_seconds(function) for _ in range(repeats)]
     return Timing(statistics.median(seconds), min(seconds))
 
 
@@ -116,6 +110,11 @@ def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, ob
         more: further entries of the JSON file, such as the seed and the sizes.
     """
     print(table(rows))
+    save_report(path, name, rows, **more)
+
+
+def save_report(path: str | Path | None, name: str, rows: Sequence[dict[str, object]], **more: object) -> None:
+    """The JSON file of :func:`write_report`."""
     if path is None:
         return
     module = f"benchmarks.{name}"
@@ -155,6 +154,16 @@ def _cpu_model() -> str:
         return platform.processor() or platform.machine()
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+def _seconds(function: Callable[[], object]) -> float:
+    """Time of one call; with a GPU, between two events in its stream."""
+    if not torch.cuda.is_initialized():
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+    torch.cuda.synchronize()
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    function()
+    last.record()
+    torch.cuda.synchronize()
+    return first.elapsed_time(last) / 1000

@@ -72,6 +72,7 @@ def test_a_third_data_set(twins, tmp_path, capsys):
     assert "camera 1 (infrared)" in (folder / "log.txt").read_text()
 
     scores = tmp_path / "scores.json"
-    score_main([str(folder / "features.npz"), "--dataset", "twins", "--data-root", str(twins), "--json", str(scores)])
+    words = ["--dataset", "twins", "--data-root", str(twins), "--json", str(scores), "--gpu", "cpu"]
+    score_main([str(folder / "features.npz"), *words])
     for name, metrics in json.loads(scores.read_text()).items():
         assert metrics == pytest.approx(results["results"][name], abs=1e-6)

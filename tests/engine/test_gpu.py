@@ -1,5 +1,7 @@
 """Tests that need a CUDA GPU; skipped without one."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -12,15 +14,15 @@ from engine.trainer import train
 from losses.soft_rank import soft_rank
 from models import MCJA
 from tests.helpers.losses import mcja_criterion
-from tests.helpers.training import losses_of, make_schedule, make_training, stop_at
+from tests.helpers.training import losses_of, make_convolutional_training, make_schedule, make_training, stop_at
 from utils.protocols import score
 from utils.run.errors import Stopped
 
 pytestmark = pytest.mark.gpu
 
 
-def on_gpu(**options):
-    training = make_training()
+def on_gpu(training=None, **options):
+    training = training or make_training()
     training.device = torch.device("cuda")
     training.model.cuda()
     training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
@@ -105,6 +107,34 @@ def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
     train(again, schedule, parts)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_a_training_goes_on_on_another_kind_of_device(first, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    schedule = make_schedule(num_epoch=2, eval_interval=0)
+
+    def make(device):
+        if device == "cpu":
+            return make_convolutional_training(torch.contiguous_format)
+        return on_gpu(make_convolutional_training(torch.channels_last))
+
+    expected, stopped, again = make("cpu"), make(first), make("cuda" if first == "cpu" else "cpu")
+    train(expected, schedule, whole)
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, parts)
+    train(again, schedule, parts)
+    for name, value in expected.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name].cpu(), value, rtol=0, atol=2e-3)
+
+
+def test_the_share_of_time_waited_for_data(tmp_path):
+    train(on_gpu(), make_schedule(num_epoch=2), tmp_path)
+    for row in csv.DictReader((tmp_path / "metrics.csv").open()):
+        assert 0 <= float(row["data_wait"]) < 1
 
 
 def test_soft_ranks_agree_with_the_cpu():

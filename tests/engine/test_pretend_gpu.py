@@ -15,12 +15,12 @@ from data.augment import BatchAugment, normalise
 from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
-from engine.step import Training, build_step
+from engine.step import build_step
 from engine.trainer import train
 from models.mda import MDA
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
-from tests.helpers.training import make_schedule, make_training, stop_at
+from tests.helpers.training import make_convolutional_training, make_schedule, make_training, stop_at
 from utils.kernels import torch_kernels
 from utils.protocols import score
 from utils.rerank import Reranker
@@ -166,17 +166,6 @@ def test_a_step_does_not_walk_through_a_model_that_is_training(monkeypatch):
     assert walks == [True]
 
 
-def convolutional(memory_format: torch.memory_format) -> Training:
-    """A training of a small convolutional network in ``memory_format``: channels-last as on a GPU, or contiguous."""
-    training = make_training()
-    torch.manual_seed(1)
-    training.model.embed = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
-    training.model.forward = lambda images: training.model.embed(images).mean(dim=(2, 3))
-    training.model.to(memory_format=memory_format)
-    training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
-    return training
-
-
 @pytest.mark.parametrize(
     "formats", [(torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.contiguous_format)]
 )
@@ -186,7 +175,7 @@ def test_a_training_goes_on_on_another_kind_of_device(formats, tmp_path):
     for folder in (whole, parts):
         folder.mkdir()
     schedule = make_schedule(num_epoch=2, eval_interval=0)
-    expected, stopped, again = (convolutional(memory_format) for memory_format in (formats[0], *formats))
+    expected, stopped, again = (make_convolutional_training(memory_format) for memory_format in (formats[0], *formats))
     train(expected, schedule, whole)
     stop_at(stopped, 4)
     with pytest.raises(Stopped):

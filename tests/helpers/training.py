@@ -66,6 +66,17 @@ def make_training(*, lr=0.01, workers=0, sizes=SIZES, method="norm_triplet") -> 
     )
 
 
+def make_convolutional_training(memory_format: torch.memory_format) -> Training:
+    """A training of a small convolutional network in ``memory_format``: channels-last as on a GPU, or contiguous."""
+    training = make_training()
+    torch.manual_seed(1)
+    training.model.embed = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    training.model.forward = lambda images: training.model.embed(images).mean(dim=(2, 3))
+    training.model.to(memory_format=memory_format)
+    training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
+    return training
+
+
 def make_schedule(**changes) -> Schedule:
     score = TrialScore(10, 20, 30, 40, 5, 1)
     defaults = {

@@ -24,7 +24,8 @@ def subset(features: Features, keep: np.ndarray) -> Features:
 def test_golden_results_through_the_program(dataset, golden_root, tmp_path, capsys):
     out = tmp_path / "out.json"
     features = str(GOLDEN / f"{dataset}_features.npz")
-    assert score_main([features, "--dataset", dataset, "--data-root", str(golden_root), "--json", str(out)]) == 0
+    words = ["--dataset", dataset, "--data-root", str(golden_root), "--json", str(out), "--gpu", "cpu"]
+    assert score_main([features, *words]) == 0
     found = json.loads(out.read_text())
     expected = json.loads((GOLDEN / f"{dataset}_expected.json").read_text())
     assert found.keys() == {name for name in expected if not name.endswith("_float32")}

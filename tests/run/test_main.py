@@ -71,7 +71,7 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
     # and from the saved features, without a model
     score_main([
         str(folder / "features.npz"), "--dataset", dataset, "--data-root", str(roots[dataset]),
-        "--k1", "5", "--k2", "3", "--json", str(tmp_path / "scored.json"),
+        "--k1", "5", "--k2", "3", "--json", str(tmp_path / "scored.json"), "--gpu", "cpu",
     ])  # fmt: skip
     scored = json.loads((tmp_path / "scored.json").read_text())
     for name in names:

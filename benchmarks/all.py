@@ -1,0 +1,100 @@
+"""All benchmarks and the GPU tests, one after the other: ``python -m benchmarks.all [--gpu 0] [--out DIR]``.
+
+Each part is a program of its own with its own time limit, so one that fails or takes too long does not stop the others.
+Together they take at most nine minutes. The folder gets a JSON file from each benchmark, a log of what the parts
+printed, and a summary. With ``--gpu cpu`` the sizes are small.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from benchmarks.timing import machine, table
+from utils.run.cli import Parser, run_program
+from utils.run.files import write_json
+from utils.run.versions import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["backbone", "resnet18", "p_size", "2", "k_size", "4", "batch_size", "16", "num_workers", "0"]
+TINY = ["backbone", "resnet10", "image_size", "(96,48)", "p_size", "4", "k_size", "4", "num_workers", "0"]
+
+
+class Part(NamedTuple):
+    """A program, ``python -m <arguments>``, and after how many seconds it is ended."""
+
+    name: str
+    seconds: int
+    arguments: list[str]
+
+
+def parts(gpu: str, out: Path) -> list[Part]:
+    """All parts, for a GPU by its index or ``cpu``. Their time limits add up to less than nine minutes."""
+    small = gpu == "cpu"
+
+    def benchmark(program: str, seconds: int, *words: str, name: str = "") -> Part:
+        name = name or program
+        return Part(name, seconds, [f"benchmarks.{program}", "--gpu", gpu, "--json", str(out / f"{name}.json"), *words])
+
+    step = ["--repeats", "1", "--steps", "2", *SMALL] if small else []
+    extraction = ["--repeats", "1", "--images", "24", *SMALL] if small else ["--images", "512"]
+    return [
+        Part("tests", 90, ["pytest", "-q", "-m", "gpu", "--durations=10", "tests"]),
+        benchmark("step", 35, *step),
+        benchmark("step", 85, *step, "compile", "true", name="step-compiled"),
+        benchmark("scoring", 90, "--repeats", "1", *(["--small"] if small else [])),
+        benchmark("data", 30),
+        benchmark("extraction", 40, *extraction),
+        benchmark("training", 160, *(["--identities", "16", *TINY] if small else [])),
+    ]
+
+
+def run(part: Part, log: IO[bytes]) -> dict[str, object]:
+    """Run a part with its output in ``log``. One row of the summary."""
+    command = [sys.executable, "-m", *part.arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    start = time.perf_counter()
+    # in a session of its own, so that its child processes are ended with it
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+    )
+    try:
+        outcome = {0: "done"}.get(process.wait(part.seconds), f"failed (exit code {process.returncode})")
+    except subprocess.TimeoutExpired:
+        outcome = f"stopped after {part.seconds} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    command[0] = "python"
+    seconds = round(time.perf_counter() - start, 1)
+    return {"part": part.name, "seconds": seconds, "outcome": outcome, "command": shlex.join(command)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m benchmarks.all", description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", default="cpu", help="index of a GPU, or cpu (small sizes)")
+    parser.add_argument("--out", default="bench", type=Path, metavar="DIR", help="folder of the reports")
+    arguments = parser.parse_args(argv)
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    with (out / "log.txt").open("w+b") as log:
+        for part in parts(arguments.gpu, out):
+            print(f"\n== {part.name} (at most {part.seconds} s)", flush=True)
+            begin = log.seek(0, os.SEEK_END)
+            rows.append(run(part, log))
+            log.seek(begin)
+            print(log.read().decode(errors="replace"), flush=True)
+            write_json(out / "summary.json", {"parts": rows, "machine": machine(), "versions": versions()})
+    print(table([{name: value for name, value in row.items() if name != "command"} for row in rows]))
+    return int(any(row["outcome"] != "done" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
