@@ -44,11 +44,11 @@ def parts(gpu: str, out: Path) -> list[Part]:
     step = ["--repeats", "1", "--steps", "2", *SMALL] if small else []
     extraction = ["--repeats", "1", "--images", "24", *SMALL] if small else ["--images", "512"]
     return [
-        Part("tests", 90, ["pytest", "-q", "-m", "gpu", "--durations=10", "tests"]),
+        Part("tests", 85, ["pytest", "-q", "-m", "gpu", "--durations=10", "tests"]),
         benchmark("step", 35, *step),
         benchmark("step", 85, *step, "compile", "true", name="step-compiled"),
-        benchmark("scoring", 90, "--repeats", "1", *(["--small"] if small else [])),
-        benchmark("data", 30),
+        benchmark("scoring", 85, "--repeats", "1", *(["--small"] if small else [])),
+        benchmark("data", 40),
         benchmark("extraction", 40, *extraction),
         benchmark("training", 160, *(["--identities", "16", *TINY] if small else [])),
     ]

@@ -65,7 +65,7 @@ strategy_cfg.mser_lambda = 0.0  # weight of the original distance; default: the 
 # beyond the released code
 strategy_cfg.backbone = "resnet50"  # resnet50 | resnet34 | resnet18 | resnet10; the smaller ones are for demo and tests
 strategy_cfg.pretrained = "imagenet"  # imagenet | none | file with a torchvision state dict of the backbone
-strategy_cfg.num_workers = 4  # loader processes; does not change results
+strategy_cfg.num_workers = 4  # loader processes (12 for a fast GPU without a cache); does not change results
 strategy_cfg.cache = "none"  # none | disk | device: where decoded images are cached; does not change results
 strategy_cfg.cache_dir = ""  # folder of the cache files, which `cache device` reads, too; empty: <output_dir>/cache
 strategy_cfg.skip_unreadable = False  # decode all training images at the start and leave unreadable ones out

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "losses": {"utils"},
     "engine": {"models", "losses", "data", "utils"},
     "tools": {"configs", "engine", "models", "losses", "data", "utils"},
-    "benchmarks": {"configs", "engine", "models", "losses", "data", "utils"},
+    "benchmarks": {"configs", "tools", "engine", "models", "losses", "data", "utils"},
 }
 FILES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
