@@ -70,7 +70,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     baseline = measure(lambda: extract_plainly(model, few, cfg.image_size, device, batch_size), repeats=repeats)
     baseline_speed = len(few) / baseline.median
     with closing(Extractor(dataset, source, device, **options)) as extractor:
-        exact = extractor(model, all_spectra=True)
+        exact = extractor(model, SPECTRA)
 
     rows = []
     for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype))):
@@ -83,8 +83,8 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
                         model(images)
 
         with closing(Extractor(dataset, source, device, **options, dtype=dtype)) as extractor:
-            timing = measure(partial(extractor, model, all_spectra=True), repeats=repeats)
-            found = extractor(model, all_spectra=True)
+            timing = measure(partial(extractor, model, SPECTRA), repeats=repeats)
+            found = extractor(model, SPECTRA)
         lower_bound = measure(model_alone, repeats=repeats).median
         rows.append({
             "case": f"{visible} visible and {infrared} infrared images, {cfg.backbone}, on {describe_device(device)}",

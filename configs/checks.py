@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from data.samplers import SAMPLERS
-from losses import LOSSES
+from losses import LOSSES, TRIPLETS, is_on
+from losses.cmr import DIRECTIONS
 from losses.soft_rank import BACKENDS
+from models.mcja import POOLINGS
 from models.resnet import BACKBONES
+from utils.features import SPECTRA
 from utils.run.errors import UserError, shown
 
 CHOICES: dict[str, Collection[str]] = {
@@ -21,6 +24,10 @@ CHOICES: dict[str, Collection[str]] = {
     "cutmix_region": ("released", "full"),
     "amp_dtype": ("float16", "bfloat16"),
     "amp_backend": ("torch", "apex"),
+    "pooling": POOLINGS,
+    "cmr_direction": DIRECTIONS,
+    "loss_triplet": ("none", *TRIPLETS),
+    "select_by": ("rank1", "mAP", "last"),
 }
 
 
@@ -38,12 +45,28 @@ def _at_least(low: int) -> Rule:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("p_size", "k_size", "batch_size", "test_batch_size", "mda_m", "num_id", "num_cam"), _at_least(1)),
     **dict.fromkeys(("mser_k1", "mser_k2", "log_period"), _at_least(1)),
-    **dict.fromkeys(("num_epoch", "start_eval", "eval_interval", "padding"), _at_least(0)),
-    **dict.fromkeys(("wd", "checkpoint_minutes"), Rule(lambda value: 0 <= value < math.inf, "a finite number >= 0")),
+    **dict.fromkeys(("num_epoch", "start_eval", "eval_interval", "padding", "warmup_epochs"), _at_least(0)),
+    **dict.fromkeys(
+        ("wd", "margin", "checkpoint_minutes"), Rule(lambda value: 0 <= value < math.inf, "a finite number >= 0")
+    ),
     **dict.fromkeys(("output_dir", "data_root"), Rule(bool, "a folder")),
-    "lr": Rule(lambda value: 0 < value < math.inf, "a finite number > 0"),
+    **dict.fromkeys(
+        ("lr", "lr_decay", "gem_power", "cmr_strength", "weight_id", "weight_cmr", "weight_triplet"),
+        Rule(lambda value: 0 < value < math.inf, "a finite number > 0"),
+    ),
+    **dict.fromkeys(
+        ("mser_lambda", "vimc_p", "erase_p", "label_smoothing"), Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
+    ),
+    "hue_range": Rule(lambda value: 0 <= value <= 0.5, "between 0 and 0.5"),
+    "cutmix_area": Rule(
+        lambda area: len(area) == 2 and 0 <= area[0] <= area[1] <= 1, "[smallest, largest], both between 0 and 1"
+    ),
+    "mda_layers": Rule(lambda counts: len(counts) == 4 and min(counts) >= 0, "four numbers, each at least 0"),
+    "mser_spectra": Rule(
+        lambda names: 0 < len(names) == len(set(names)) and set(names) <= set(SPECTRA),
+        f"a list of some of {', '.join(SPECTRA)}",
+    ),
     "num_workers": Rule(lambda value: 0 <= value <= 1024, "between 0 and 1024"),  # more could hang the machine
-    "mser_lambda": Rule(lambda value: 0 <= value <= 1, "between 0 and 1"),
     "trial": Rule(lambda value: 1 <= value <= 10, "between 1 and 10"),
     # the backbone halves an image five times
     "image_size": Rule(lambda size: len(size) == 2 and min(size) >= 32, "(height, width), both at least 32"),
@@ -86,7 +109,7 @@ def nearest(name: object, valid: Iterable[str]) -> str:
 
 def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
     """Values that exclude each other, as (key, error message)."""
-    if not any(cfg[name] for name in LOSSES):
+    if not any(is_on(cfg, name) for name in LOSSES):
         yield next(iter(LOSSES)), f"{', '.join(LOSSES)} are all off: nothing to learn from"
     sampler = SAMPLERS[cfg.sample_method]
     size = "k_size" if sampler.draws_identities else "batch_size"

@@ -13,6 +13,8 @@ from utils.run.errors import UserError, shown, shown_name
 
 COMMAND_LINE = "command line"
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text (quote it)"}
+LIST_NAMES = {int: "whole numbers", float: "numbers", str: "words"}
+ITEM_TYPES = {int: (int,), float: (float, int), str: (str,)}  # of a list's first default -> the types that are taken
 
 
 def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
@@ -67,8 +69,10 @@ def _convert(key: str, value: object, source: str) -> object:
     if wanted is float and type(decoded) is int:
         return float(decoded)
     if wanted in (list, tuple):
-        if isinstance(decoded, list | tuple) and all(type(item) is int for item in decoded):
-            return wanted(decoded)
-    elif type(decoded) is wanted:
+        kinds = ITEM_TYPES[type(strategy_cfg[key][0])]
+        if isinstance(decoded, list | tuple) and all(type(item) in kinds for item in decoded):
+            return wanted(kinds[0](item) for item in decoded)
+        raise UserError(f"{key}: {shown(value)} ({source}) should be a list of {LIST_NAMES[kinds[0]]}")
+    if type(decoded) is wanted:
         return decoded
-    raise UserError(f"{key}: {shown(value)} ({source}) should be {TYPE_NAMES.get(wanted, 'a list of whole numbers')}")
+    raise UserError(f"{key}: {shown(value)} ({source}) should be {TYPE_NAMES[wanted]}")

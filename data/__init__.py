@@ -70,6 +70,6 @@ def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSamp
 
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:
-    keys = ("color_jitter", "vimc_wg", "vimc_cc", "vimc_sj", "cutmix_region", "padding")
-    switches = ("random_flip", "random_crop", "random_erase")
-    return BatchAugment(**{key: cfg[key] for key in keys + switches}, seed=seed)
+    colours = ("color_jitter", "vimc_wg", "vimc_cc", "vimc_sj", "vimc_p", "hue_range", "cutmix_region", "cutmix_area")
+    others = ("random_flip", "random_crop", "padding", "random_erase", "erase_p")
+    return BatchAugment(**{key: cfg[key] for key in colours + others}, seed=seed)

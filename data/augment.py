@@ -4,7 +4,7 @@ All random numbers are drawn on the CPU from one generator, so a seed gives the 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -20,8 +20,6 @@ NOTHING, HUE, GRAYSCALE, CUTMIX, SPECTRUM = range(5)  # kinds of colour change
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
-HUE_RANGE = 0.2  # largest shift, as a fraction of the hue circle
-CUTMIX_AREA = (0.02, 0.33)  # area of the rectangle, as a fraction of the image
 ERASE_AREA = (0.02, 0.30)  # area of the erased rectangle, as a fraction of the image
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # rectangles drawn per image; the first one that fits is taken
@@ -59,15 +57,19 @@ class BatchAugment:
     """Draw parameters and apply them: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W).
 
     For a visible image one of {hue jitter, weighted grayscale, channel cutmix, spectrum jitter} is drawn uniformly, and
-    applied with probability 0.5. Then every image is padded, flipped, cropped, normalised and erased. A disabled
+    applied with probability ``vimc_p``. Then every image is padded, flipped, cropped, normalised and erased. A disabled
     augmentation is still drawn, but the image stays unchanged: its probability is not given to the other three, and the
     other images get the same augmentations as if it were enabled.
 
     Args:
         color_jitter, vimc_wg, vimc_cc, vimc_sj: which of the four may be applied.
+        vimc_p: probability that the drawn one is applied.
+        hue_range: largest shift of the hue, as a fraction of the hue circle.
+        cutmix_area: smallest and largest rectangle of the cutmix, as a fraction of the image.
         cutmix_region: ``released`` swaps height and width of the image when the rectangle of the cutmix is drawn,
             ``full`` does not.
         random_flip, random_crop, random_erase: which of the standard augmentations are applied.
+        erase_p: probability that a rectangle of an image is erased.
         padding: pixels of padding before the crop.
         seed: the seed of the generator.
     """
@@ -79,16 +81,22 @@ class BatchAugment:
         vimc_wg: bool = True,
         vimc_cc: bool = True,
         vimc_sj: bool = True,
+        vimc_p: float = 0.5,
+        hue_range: float = 0.2,
+        cutmix_area: Sequence[float] = (0.02, 0.33),
         cutmix_region: str = "released",
         random_flip: bool = True,
         random_crop: bool = True,
         random_erase: bool = True,
+        erase_p: float = 0.5,
         padding: int = 10,
         seed: int = 0,
     ):
         if cutmix_region not in ("released", "full"):
             raise ValueError(f"unknown cutmix_region {cutmix_region!r}; choose from released, full")
         self.enabled = torch.tensor([True, color_jitter, vimc_wg, vimc_cc, vimc_sj])  # indexed by kind
+        self.vimc_p, self.hue_range, self.erase_p = vimc_p, hue_range, erase_p
+        self.cutmix_area = cutmix_area
         self.swap_region = cutmix_region == "released"
         self.random_flip, self.random_crop, self.random_erase = random_flip, random_crop, random_erase
         self.padding = padding
@@ -103,7 +111,7 @@ class BatchAugment:
         """Draw the parameters of a batch of images of ``size`` (height, width); ``infrared`` (B,) booleans."""
         count = len(infrared)
         chosen = self._integers(1, 5, count)
-        applied = (self._uniform(count) < 0.5) & ~infrared.cpu() & self.enabled[chosen]
+        applied = (self._uniform(count) < self.vimc_p) & ~infrared.cpu() & self.enabled[chosen]
         weights = self._uniform(count, 3)
         background = self._integers(0, 3, count)
         foreground = (background + self._integers(1, 3, count)) % 3
@@ -111,17 +119,17 @@ class BatchAugment:
         region = size[::-1] if self.swap_region else size
         parameters = AugmentParameters(
             colour=torch.where(applied, chosen, NOTHING),
-            hue=(self._uniform(count) * 2 - 1) * HUE_RANGE,
+            hue=(self._uniform(count) * 2 - 1) * self.hue_range,
             weights=weights / weights.sum(dim=1, keepdim=True),
             background=background,
             foreground=foreground,
-            cutmix_box=self._draw_boxes(count, region, CUTMIX_AREA),
+            cutmix_box=self._draw_boxes(count, region, self.cutmix_area),
             factor=self._uniform(count),
             flip=(self._uniform(count) < 0.5) & self.random_flip,
             shift=self._integers(-self.padding, self.padding + 1, count, 2) * self.random_crop,
             erase_box=self._draw_boxes(count, size, ERASE_AREA),
         )
-        erased = (self._uniform(count) < 0.5) & self.random_erase
+        erased = (self._uniform(count) < self.erase_p) & self.random_erase
         return replace(parameters, erase_box=parameters.erase_box * erased[:, None])
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -136,7 +144,7 @@ class BatchAugment:
     def _integers(self, low: int, high: int, *shape: int) -> Tensor:
         return torch.randint(low, high, shape, generator=self.generator)
 
-    def _draw_boxes(self, count: int, size: tuple[int, int], area: tuple[float, float]) -> Tensor:
+    def _draw_boxes(self, count: int, size: tuple[int, int], area: Sequence[float]) -> Tensor:
         """``count`` rectangles inside ``size`` (height, width), as (count, 4) top, left, height, width.
 
         The first of ``TRIES`` rectangles that fits is taken; if none fits, height and width are 0.

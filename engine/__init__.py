@@ -45,8 +45,9 @@ def build_training(cfg: CfgNode, model: MCJA, dataset: ReIDDataset, device: torc
 
 def build_schedule(cfg: CfgNode, evaluator: Evaluator) -> Schedule:
     """When the configured training does what."""
-    keys = ("lr", "num_epoch", "lr_step", "log_period", "start_eval", "eval_interval", "checkpoint_minutes")
-    return Schedule(**{key: cfg[key] for key in keys}, evaluate=evaluator.select)
+    rates = ("lr", "lr_step", "lr_decay", "warmup_epochs")
+    others = ("num_epoch", "log_period", "start_eval", "eval_interval", "select_by", "checkpoint_minutes")
+    return Schedule(**{key: cfg[key] for key in rates + others}, evaluate=evaluator.select)
 
 
 def build_evaluator(
@@ -65,5 +66,5 @@ def build_evaluator(
         num_workers=cfg.num_workers,
         dtype=inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype),
     )
-    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda) if cfg.mser else None
+    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
     return Evaluator(extractor, mser=mser, no_casts=no_casts)

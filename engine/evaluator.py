@@ -40,17 +40,17 @@ class Evaluator:
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:
         """Results of every setting, plain and with MSER if configured, and the features."""
-        features = self.extractor(model, all_spectra=self.mser is not None)
+        features = self.extractor(model, self.mser.spectra if self.mser else ())
         return self._score(features, self.protocol, self.mser), features
 
     def test_plain(self, model: nn.Module) -> Results:
         """Results of every setting without MSER."""
-        return self._score(self.extractor(model, all_spectra=False), self.protocol)
+        return self._score(self.extractor(model), self.protocol)
 
     def select(self, model: nn.Module) -> TrialScore:
         """Mean metrics over the settings ``dataset.selection``, without MSER. Their rank-1 selects the best model."""
         protocol = [search.only(self.dataset.selection) for search in self.protocol]
-        results = self._score(self.extractor(model, all_spectra=False), protocol)
+        results = self._score(self.extractor(model), protocol)
         return SettingResult(tuple(result.mean for result in results.values())).mean
 
     def _score(self, features: Features, protocol: Sequence[Search], mser: MSER | None = None) -> Results:

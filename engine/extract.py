@@ -4,7 +4,7 @@ A visible image has four spectra: the image itself, and its red, green and blue 
 channels. It takes four forward passes, an infrared image takes one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -56,9 +56,13 @@ class Extractor:
             if chosen.any()
         }
 
-    def __call__(self, model: nn.Module, *, all_spectra: bool) -> Features:
-        """Float32 features in the order of the data set; without ``all_spectra`` only of the spectrum ``original``."""
-        spectra = SPECTRA if all_spectra else SPECTRA[:1]
+    def __call__(self, model: nn.Module, spectra: Collection[str] = ("original",)) -> Features:
+        """Float32 features in the order of the data set.
+
+        Args:
+            spectra: names in ``SPECTRA``; ``original`` is always extracted.
+        """
+        spectra = [name for name in SPECTRA if name in {"original", *spectra}]
         was_training = model.training
         model.eval()
         with no_autotuning():  # the last batch of each loader has a shape of its own

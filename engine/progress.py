@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from utils.results import TrialScore
-
 
 class Averages:
     """Means over iterations. The sums stay on the device, so that adding does not synchronise."""
@@ -34,10 +32,10 @@ class Averages:
 
 @dataclass
 class Best:
-    """The best model so far: its epoch, its rank-1 in percent, and its weights on the CPU."""
+    """The best model so far: its epoch, the metric that selected it in percent, and its weights on the CPU."""
 
     epoch: int
-    rank1: float
+    value: float
     weights: dict[str, Tensor]
 
 
@@ -84,14 +82,14 @@ class Progress:
         """Seconds that the epoch has taken, in all processes that worked on it."""
         return self.seconds + time.perf_counter() - self.started
 
-    def is_best(self, score: TrialScore) -> bool:
-        """Whether this is the best rank-1 so far. Ties keep the earlier epoch."""
-        return self.best is None or score.rank1 > self.best.rank1
+    def is_best(self, value: float) -> bool:
+        """Whether this is the best value so far. Ties keep the earlier epoch."""
+        return self.best is None or value > self.best.value
 
-    def set_best(self, score: TrialScore, model: nn.Module) -> Best:
+    def set_best(self, value: float, model: nn.Module) -> Best:
         """Keep a copy of the model's weights as the best model."""
         weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
-        self.best = Best(self.epoch, score.rank1, weights)
+        self.best = Best(self.epoch, value, weights)
         return self.best
 
     def state_dict(self) -> dict:

@@ -15,7 +15,7 @@ from data.datasets.images import ImageSource
 from data.loaders import Batch, Loader
 from data.samplers import EpochSampler
 from engine.precision import ApexPrecision, TorchPrecision
-from losses.criterion import Criterion
+from losses.criterion import Criterion, Outputs
 from models import MCJA
 from utils.run.errors import UserError
 from utils.tensors import at_least_float32, send
@@ -57,11 +57,10 @@ def build_step(parts: StepParts) -> Step:
 
     def forward(images: Tensor, labels: Tensor, is_infrared: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with precision.autocast():
-            embeddings = model(images)
+            pooled, embeddings = map(at_least_float32, model.embed(images, is_infrared))
         with precision.no_autocast():
-            embeddings = at_least_float32(embeddings)
-            logits = model.classifier(embeddings)
-            return logits, parts.criterion(embeddings, logits, labels, is_infrared)
+            outputs = Outputs(pooled, embeddings, model.classifier(embeddings))
+            return outputs.logits, parts.criterion(outputs, labels, is_infrared)
 
     if parts.compile:  # to one graph of fixed shapes
         forward = torch.compile(forward, fullgraph=True, dynamic=False)

@@ -23,27 +23,28 @@ from utils.run.interruption import Interruption
 
 logger = logging.getLogger(__name__)
 
-LR_DECAY = 0.1
-
 
 @dataclass(frozen=True)
 class Schedule:
     """Number of epochs, learning rate, and when to log, evaluate and save. Epochs count from 1."""
 
     lr: float
-    lr_step: list[int]  # completed epochs after which the learning rate is multiplied by 0.1
+    lr_step: list[int]  # completed epochs after which the learning rate is multiplied by lr_decay
     num_epoch: int
     log_period: int  # iterations
     start_eval: int
     eval_interval: int  # 0: never
     evaluate: Callable[[nn.Module], TrialScore]  # metrics of the model on the test set
     checkpoint_minutes: float = 0.0  # between training states within an epoch; 0: only at the end of epochs
+    lr_decay: float = 0.1
+    warmup_epochs: int = 0  # in epoch e of these, the learning rate is multiplied by e / warmup_epochs
+    select_by: str = "rank1"  # metric of the best model, a field of TrialScore; "last": the last model is the best
 
     def learning_rate(self, epoch: int) -> float:
         rate = self.lr
         for step in self.lr_step:
-            rate = rate * LR_DECAY if step < epoch else rate
-        return rate
+            rate = rate * self.lr_decay if step < epoch else rate
+        return rate * epoch / self.warmup_epochs if epoch <= self.warmup_epochs else rate
 
     def evaluates(self, epoch: int) -> bool:
         return self.eval_interval > 0 and epoch >= self.start_eval and epoch % self.eval_interval == 0
@@ -185,10 +186,15 @@ class Trainer:
             self.save()
             raise
         self.report.log_evaluation(score, epoch=self.progress.epoch)
-        if self.progress.is_best(score):
-            best = self.progress.set_best(score, self.training.model)
-            save_state(best.weights, self.folder / BEST)
+        if self.schedule.select_by != "last":
+            self.keep_if_best(getattr(score, self.schedule.select_by))
         return score._asdict()
+
+    def keep_if_best(self, value: float) -> None:
+        """Keep the model if ``value`` is the best so far."""
+        if self.progress.is_best(value):
+            best = self.progress.set_best(value, self.training.model)
+            save_state(best.weights, self.folder / BEST)
 
     def record(self, row: dict[str, float]) -> None:
         """Write the epoch's metrics and model."""

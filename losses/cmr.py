@@ -4,14 +4,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from losses.criterion import Outputs
 from losses.soft_rank import soft_rank
 from utils.tensors import at_least_float32
 
-STRENGTH = 0.5  # regularisation strength of the soft rank, as released
+# name -> whether the queries are infrared, once or twice
+DIRECTIONS = {"both": (False, True), "visible_to_infrared": (False,), "infrared_to_visible": (True,)}
 
 
 def cross_modality_retrieval_loss(
-    embeddings: Tensor, identities: Tensor, is_infrared: Tensor, *, backend: str = "auto"
+    embeddings: Tensor,
+    identities: Tensor,
+    is_infrared: Tensor,
+    *,
+    strength: float = 0.5,
+    direction: str = "both",
+    backend: str = "auto",
 ) -> Tensor:
     """Mean absolute difference between predicted and target ranks.
 
@@ -26,11 +34,15 @@ def cross_modality_retrieval_loss(
         embeddings: (B, D), not normalised.
         identities: (B,) integers.
         is_infrared: (B,) booleans.
+        strength: regularisation strength of the soft rank, above 0; 0.5 as released.
+        direction: which images are queries: ``both``, ``visible_to_infrared`` or ``infrared_to_visible``.
         backend: see :func:`losses.soft_rank.soft_rank`.
 
     Returns:
         A scalar in the dtype of ``embeddings``, at least float32, under autocast too.
     """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
     embeddings = at_least_float32(embeddings)
     is_infrared = is_infrared.bool()
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -45,14 +57,15 @@ def cross_modality_retrieval_loss(
 
     # Images outside the gallery get a distance so large that the isotonic regression cannot pool them with gallery
     # images: they take the last ranks, and the ranks of the gallery images are the same as without them.
-    # As distances are at most 1, 1 + STRENGTH * (B - 1) would be enough; B + 3 leaves a margin for rounding errors.
-    outside_distance = 1 + STRENGTH * (len(embeddings) + 3)
-    ranks = soft_rank(distance.masked_fill(~in_gallery, outside_distance), STRENGTH, backend=backend)
+    # As distances are at most 1, 1 + strength * (B - 1) would be enough; B + 3 leaves a margin for rounding errors.
+    outside_distance = 1 + strength * (len(embeddings) + 3)
+    ranks = soft_rank(distance.masked_fill(~in_gallery, outside_distance), strength, backend=backend)
     target = torch.where(match, torch.ones_like(gallery_size), gallery_size)
     error = (ranks - target).abs()
 
     by_modality = [
-        _masked_mean(error, in_gallery & valid & (is_infrared == modality)[:, None]) for modality in (False, True)
+        _masked_mean(error, in_gallery & valid & (is_infrared == modality)[:, None])
+        for modality in DIRECTIONS[direction]
     ]
     means, present = zip(*by_modality, strict=True)
     return sum(means) / sum(present).clamp(min=1)
@@ -66,14 +79,21 @@ def _masked_mean(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class CrossModalityRetrievalLoss(nn.Module):
-    """:func:`cross_modality_retrieval_loss` with a fixed backend of the soft rank."""
+    """:func:`cross_modality_retrieval_loss` with fixed options."""
 
-    def __init__(self, *, backend: str = "auto"):
+    def __init__(self, *, strength: float = 0.5, direction: str = "both", backend: str = "auto"):
         super().__init__()
-        self.backend = backend
+        self.strength, self.direction, self.backend = strength, direction, backend
 
-    def forward(self, embeddings: Tensor, logits: Tensor, labels: Tensor, is_infrared: Tensor) -> Tensor:
-        return cross_modality_retrieval_loss(embeddings, labels, is_infrared, backend=self.backend)
+    def forward(self, outputs: Outputs, labels: Tensor, is_infrared: Tensor) -> Tensor:
+        return cross_modality_retrieval_loss(
+            outputs.embeddings,
+            labels,
+            is_infrared,
+            strength=self.strength,
+            direction=self.direction,
+            backend=self.backend,
+        )
 
     def extra_repr(self) -> str:
-        return f"soft rank: {self.backend}"
+        return f"{self.direction}, strength {self.strength:g}, soft rank: {self.backend}"

@@ -39,6 +39,9 @@ def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> MCJA:
     return MCJA(
         cfg.num_id,
         mda_m=cfg.mda_m,
+        mda_layers=cfg.mda_layers,
+        pooling=cfg.pooling,
+        gem_power=cfg.gem_power,
         drop_last_stride=cfg.drop_last_stride,
         backbone=cfg.backbone,
         pretrained=cfg.pretrained if pretrained is None else pretrained,

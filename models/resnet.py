@@ -6,7 +6,15 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet, ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+from torchvision.models import (
+    ResNet,
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    ResNet152_Weights,
+    WeightsEnum,
+)
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.loading import read_state_dict
@@ -22,6 +30,8 @@ class Backbone(NamedTuple):
 
 
 BACKBONES = {
+    "resnet152": Backbone(Bottleneck, (3, 8, 36, 3), ResNet152_Weights.IMAGENET1K_V1),
+    "resnet101": Backbone(Bottleneck, (3, 4, 23, 3), ResNet101_Weights.IMAGENET1K_V1),
     "resnet50": Backbone(Bottleneck, (3, 4, 6, 3), ResNet50_Weights.IMAGENET1K_V1),
     "resnet34": Backbone(BasicBlock, (3, 4, 6, 3), ResNet34_Weights.IMAGENET1K_V1),
     "resnet18": Backbone(BasicBlock, (2, 2, 2, 2), ResNet18_Weights.IMAGENET1K_V1),

@@ -63,11 +63,12 @@ def score(
         UserError: ``mser`` is given and the features lack a spectrum; a feature is NaN or infinite; a gallery has no
             match for any query.
     """
-    lacking = [name for name in SPECTRA if name not in features.spectra]
-    if mser and lacking:
+    spectra = [name for name in SPECTRA if name == "original" or (mser and name in mser.spectra)]
+    lacking = [name for name in spectra if name not in features.spectra]
+    if lacking:
         verb = "is" if len(lacking) == 1 else "are"
         raise UserError(f"MSER needs the features of every spectrum; {', '.join(lacking)} {verb} missing")
-    features.require_finite(SPECTRA if mser else SPECTRA[:1])
+    features.require_finite(spectra)
     require_scorable(protocol, features.identities)
     try:
         return _score(features, protocol, mser, device)
@@ -100,7 +101,7 @@ def _reranked(features: Features, search: Search, mser: MSER, device: torch.devi
     """Settings scored by MSER's distance."""
     reranker = Reranker(  # no local variables: the normalised features are freed when it is built
         features.normalised(SPECTRA[:1], search.query, device),
-        features.normalised(SPECTRA, search.pool, device),
+        features.normalised(mser.spectra, search.pool, device),
         mser,
         neighbours=search.neighbours,
     )

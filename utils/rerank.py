@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.features import SPECTRA
 from utils.kernels import kernels_for
 from utils.tensors import as_tensor, blocks
 
@@ -40,6 +41,7 @@ class MSER(NamedTuple):
     k1: int  # size of the k-reciprocal neighbourhood
     k2: int  # number of neighbours whose weights are averaged; 1: no query expansion
     lam: float  # weight of the original distance in the final one, 0 to 1
+    spectra: tuple[str, ...] = SPECTRA  # of the visible images; ("original",) is k-reciprocal re-ranking alone
 
 
 class RankLists(NamedTuple):

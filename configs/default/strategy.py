@@ -20,8 +20,8 @@ strategy_cfg.num_cam = 0  # cameras; default: the data set's
 strategy_cfg.image_size = (384, 128)  # (height, width) in pixels
 strategy_cfg.random_flip = True  # mirror with probability 0.5
 strategy_cfg.random_crop = True  # pad by `padding` with grey 127, then crop the original size at a random position
-strategy_cfg.random_erase = True  # erase a random rectangle with probability 0.5
-strategy_cfg.color_jitter = True  # hue jitter of +-0.2 as one of the four modality augmentations
+strategy_cfg.random_erase = True  # erase a random rectangle with probability erase_p
+strategy_cfg.color_jitter = True  # hue jitter of +-hue_range as one of the four modality augmentations
 strategy_cfg.padding = 10  # pixels of padding before the random crop
 strategy_cfg.vimc_wg = True  # weighted grayscale as one of the four
 strategy_cfg.vimc_cc = True  # channel cutmix as one of the four
@@ -39,14 +39,14 @@ strategy_cfg.mda_ratio = 2  # no effect, as in the released code; kept so that i
 strategy_cfg.mda_m = 2  # attention maps per Modality Distribution Adapter
 
 # losses
-strategy_cfg.loss_id = True  # cross-entropy on identities, weight 1
-strategy_cfg.loss_cmr = True  # cross-modality retrieval loss, weight 1
+strategy_cfg.loss_id = True  # cross-entropy on identities
+strategy_cfg.loss_cmr = True  # cross-modality retrieval loss
 
 # optimisation
 strategy_cfg.lr = 0.00035  # Adam's learning rate
 strategy_cfg.wd = 0.0005  # weight decay on all parameters
 strategy_cfg.num_epoch = 140  # epochs to train
-strategy_cfg.lr_step = [80, 120]  # multiply the learning rate by 0.1 after these epochs
+strategy_cfg.lr_step = [80, 120]  # multiply the learning rate by lr_decay after these epochs
 strategy_cfg.fp16 = True  # mixed precision on a CUDA GPU; a CPU always computes in float32
 
 # run
@@ -62,9 +62,31 @@ strategy_cfg.mser_k1 = 0  # size of the k-reciprocal neighbourhood; default: the
 strategy_cfg.mser_k2 = 0  # neighbours that are averaged, 1: no averaging; default: the data set's
 strategy_cfg.mser_lambda = 0.0  # weight of the original distance; default: the data set's
 
-# beyond the released code
-strategy_cfg.backbone = "resnet50"  # resnet50 | resnet34 | resnet18 | resnet10; the smaller ones are for demo and tests
+# beyond the released code: ablations; the defaults are the released method
+strategy_cfg.backbone = "resnet50"  # a name in models/resnet.py: BACKBONES; resnet10 and 18 are for demo and tests
 strategy_cfg.pretrained = "imagenet"  # imagenet | none | file with a torchvision state dict of the backbone
+strategy_cfg.mda_layers = [0, 2, 3, 0]  # of the four stages, how many of the last blocks an adapter follows; 0: none
+strategy_cfg.pooling = "gem"  # gem (generalised mean) | avg
+strategy_cfg.gem_power = 3.0  # power of gem; 1 is the mean
+strategy_cfg.weight_id = 1.0  # weight of loss_id
+strategy_cfg.label_smoothing = 0.0  # of loss_id, 0 to 1
+strategy_cfg.weight_cmr = 1.0  # weight of loss_cmr
+strategy_cfg.cmr_strength = 0.5  # strength of the soft rank; the smaller, the closer to the true ranks
+strategy_cfg.cmr_direction = "both"  # both | visible_to_infrared | infrared_to_visible: which images are queries of CMR
+strategy_cfg.loss_triplet = "none"  # none, or a name in losses: TRIPLETS; on the features before the neck
+strategy_cfg.weight_triplet = 1.0  # weight of loss_triplet
+strategy_cfg.margin = 0.3  # of loss_triplet; not used by weighted
+strategy_cfg.vimc_p = 0.5  # probability of the modality augmentation that is drawn for a visible image
+strategy_cfg.hue_range = 0.2  # largest shift of color_jitter, as a fraction of the hue circle, 0 to 0.5
+strategy_cfg.cutmix_region = "released"  # released (height and width swapped, as published) | full (the whole image)
+strategy_cfg.cutmix_area = [0.02, 0.33]  # smallest and largest rectangle of vimc_cc, as a fraction of the image
+strategy_cfg.erase_p = 0.5  # probability of random_erase
+strategy_cfg.lr_decay = 0.1  # factor of the learning rate after each epoch of lr_step
+strategy_cfg.warmup_epochs = 0  # in epoch e of these, the learning rate is multiplied by e / warmup_epochs
+strategy_cfg.select_by = "rank1"  # rank1 | mAP: metric of the best model; last: the last model is the best
+strategy_cfg.mser_spectra = ["original", "red", "green", "blue"]  # of visible images; [original]: k-reciprocal alone
+
+# beyond the released code: the run
 strategy_cfg.num_workers = 4  # loader processes (12 for a fast GPU without a cache); does not change results
 strategy_cfg.cache = "none"  # none | disk | device: where decoded images are cached; does not change results
 strategy_cfg.cache_dir = ""  # folder of the cache files, which `cache device` reads, too; empty: <output_dir>/cache
@@ -74,7 +96,6 @@ strategy_cfg.output_dir = "ckptlog"  # the run folder is <output_dir>/<dataset>/
 strategy_cfg.checkpoint_minutes = 10.0  # minutes between training states; 0: only at the end of each epoch
 strategy_cfg.save_features = False  # save the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: split 1 to 10
-strategy_cfg.cutmix_region = "released"  # released (height and width swapped, as published) | full (the whole image)
 strategy_cfg.soft_rank = "auto"  # auto (torchsort on the CPU if installed, else builtin) | torchsort | builtin
 strategy_cfg.amp_dtype = "float16"  # float16 (with loss scaling) | bfloat16 (testing is in float32 then)
 strategy_cfg.amp_backend = "torch"  # torch | apex (needs an NVIDIA apex that still has apex.amp)

@@ -150,7 +150,7 @@ def truncate(path: Path) -> None:
 def flip(path: Path) -> None:
     """Flip one bit of a weight, which torch.load does not notice."""
     content = bytearray(path.read_bytes())
-    weight = torch.load(path, weights_only=True)["model"]["embed.weight"].numpy().tobytes()
+    weight = torch.load(path, weights_only=True)["model"]["layer.weight"].numpy().tobytes()
     content[content.index(weight)] ^= 1
     path.write_bytes(bytes(content))
 
@@ -205,7 +205,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     schedule = make_schedule(num_epoch=1, evaluate=score_of)
     train(make_training(), schedule, tmp_path)
     other = make_training()
-    other.model.embed = torch.nn.Linear(3, 7)
+    other.model.layer = torch.nn.Linear(3, 7)
     with pytest.raises(UserError, match="does not belong to the run's configuration"):
         train(other, schedule, tmp_path)
 

@@ -42,7 +42,7 @@ def model(dataset, source):
 
 
 def test_each_spectrum_is_that_of_the_image_and_infrared_has_one(dataset, source, model):
-    features = Extractor(dataset, source, CPU, **OPTIONS)(model, all_spectra=True)
+    features = Extractor(dataset, source, CPU, **OPTIONS)(model, SPECTRA)
     assert features.paths.tolist() == dataset.paths.tolist()
     images = source.take(range(len(dataset)))
     model.eval()
@@ -63,7 +63,7 @@ def test_images_are_read_once_and_infrared_passes_once(dataset, source, model):
             return source.take(positions)
 
     hook = model.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
-    Extractor(dataset, Counted(), CPU, **OPTIONS)(model, all_spectra=True)
+    Extractor(dataset, Counted(), CPU, **OPTIONS)(model, SPECTRA)
     hook.remove()
     assert sorted(read) == list(range(len(dataset)))
     assert sum(passed) == dataset.infrared.sum() + 4 * (~dataset.infrared).sum()
@@ -73,7 +73,7 @@ def test_cudnn_tries_out_algorithms_in_training_only(dataset, source, model, mon
     seen = []
     hook = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    Extractor(dataset, source, CPU, **OPTIONS)(model, all_spectra=False)
+    Extractor(dataset, source, CPU, **OPTIONS)(model)
     hook.remove()
     assert seen and not any(seen)
     assert torch.backends.cudnn.benchmark
@@ -82,7 +82,7 @@ def test_cudnn_tries_out_algorithms_in_training_only(dataset, source, model, mon
 def test_a_model_is_left_in_its_mode(dataset, source, model):
     extractor = Extractor(dataset, source, CPU, **OPTIONS)
     for training in (True, False):
-        extractor(model.train(training), all_spectra=False)
+        extractor(model.train(training))
         assert model.training is training
 
 

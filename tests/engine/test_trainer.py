@@ -170,7 +170,7 @@ def test_when_it_evaluates(start, interval, expected, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     training = make_training()
     with torch.no_grad():
-        training.model.embed.weight[0, 0] = float("nan")
+        training.model.layer.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="epoch 1: a loss is not finite in iteration 1"):
         train(training, make_schedule(), tmp_path)
     report = json.loads((tmp_path / "not_finite.json").read_text())
@@ -255,9 +255,9 @@ def test_apex_casts_the_network_and_not_the_losses(monkeypatch):
     dtypes = {}
     criterion = training.criterion.forward
 
-    def watch(embeddings, logits, *others):
-        losses = criterion(embeddings, logits, *others)
-        dtypes.update(logits=logits.dtype, loss=sum(losses.values()).dtype)
+    def watch(outputs, *others):
+        losses = criterion(outputs, *others)
+        dtypes.update(logits=outputs.logits.dtype, loss=sum(losses.values()).dtype)
         return losses
 
     monkeypatch.setattr(training.criterion, "forward", watch)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from losses import Outputs
 from models import MCJA, load_weights
 from models.mcja import generalised_mean_pool
 from models.mda import MDA
@@ -83,9 +84,10 @@ def test_golden_model_through_a_released_checkpoint(tmp_path):
     torch.testing.assert_close(embeddings / scale, golden["eval_embeddings"] / scale, rtol=0, atol=1e-3)
 
     model.train()
-    embeddings = model(golden["x"])
+    pooled, embeddings = model.embed(golden["x"])
     is_infrared = torch.isin(golden["cameras"], torch.tensor([3, 6]))
-    losses = mcja_criterion()(embeddings, model.classifier(embeddings), golden["identities"], is_infrared)
+    outputs = Outputs(pooled, embeddings, model.classifier(embeddings))
+    losses = mcja_criterion()(outputs, golden["identities"], is_infrared)
     sum(losses.values()).backward()
     found = {
         "train_loss": sum(losses.values()),

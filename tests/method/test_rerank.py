@@ -25,7 +25,7 @@ def random_features(seed: int, *shape: int) -> Tensor:
 
 
 def loops(query: Tensor, gallery: Tensor, mser: MSER, neighbours: str) -> np.ndarray:
-    return loop_mser(query.double().numpy(), gallery.double().numpy(), *mser, neighbours)
+    return loop_mser(query.double().numpy(), gallery.double().numpy(), *mser[:3], neighbours)
 
 
 def infrared_once(case):

@@ -190,7 +190,7 @@ REFUSED = [
     ("prefix: ..", ["prefix", "plain file name"]),
     ("prefix: /tmp/x", ["prefix", "plain file name"]),
     ("data_root: ''", ["data_root", "a folder"]),
-    ("".join(f"{name}: false\n" for name in LOSSES), ["loss_id", "nothing to learn"]),
+    ("loss_id: false\nloss_cmr: false\nloss_triplet: none", ["loss_id", "nothing to learn"]),
     ("compile: true\nsoft_rank: torchsort", ["compile", "soft_rank torchsort"]),
     ("compile: true\namp_backend: apex", ["compile", "amp_backend apex"]),
     ("test_only: true", ["test_only", "resume"]),
