@@ -1,0 +1,221 @@
+"""Run the jobs of a sweep with submitit: on this machine, or on a SLURM cluster."""
+
+import csv
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+from submitit.helpers import Checkpointable, DelayedSubmission
+
+from configs import get_config
+from engine.report import METRICS
+from tools.sweep.plan import Job
+from utils.run.errors import Stopped, UserError
+from utils.run.files import FolderLock
+from utils.run.interruption import Interruption
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTPUT = "output.txt"  # what the runs of a job printed
+POLL_SECONDS = 1.0
+MONTH = 60 * 24 * 30  # minutes; submitit ends a job after two minutes unless it is told otherwise
+
+
+class MainProgram(Checkpointable):
+    """A run of ``main.py``; submitit calls it in a process of its own. It returns the exit code.
+
+    The run is in a session of its own, so that ctrl-C in a terminal does not reach it: it gets one SIGTERM, saves its
+    training state and ends.
+    """
+
+    def __init__(self, job: Job, gpu: str, *, slurm: bool):
+        self.job, self.gpu, self.slurm = job, gpu, slurm
+        self.visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit changes it on this machine
+        self.process: subprocess.Popen | None = None
+        self.stopped = False
+
+    def __call__(self) -> int:
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        self.wait_for_lock()
+        environment = dict(os.environ)
+        if not self.slurm:
+            environment.pop("CUDA_VISIBLE_DEVICES", None)
+            environment |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
+        command = [sys.executable, "main.py", *self.job.command(self.gpu)]
+        with (self.job.folder / OUTPUT).open("ab") as output:
+            if self.stopped:
+                return 128 + signal.SIGTERM
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+            return self.process.wait()
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.process:
+            self.process.terminate()
+
+    def checkpoint(self) -> DelayedSubmission:
+        """SLURM preempts the job, or its time is up: stop the run; submitit queues the job again."""
+        self.stop()
+        if self.process:
+            self.process.wait()
+        return DelayedSubmission(MainProgram(self.job, self.gpu, slurm=self.slurm))
+
+    def wait_for_lock(self) -> None:
+        """Wait for the end of an earlier process of this run, whose job was killed."""
+        while run := self.job.run_folder():
+            try:
+                FolderLock(run).release()
+                return
+            except UserError:
+                time.sleep(POLL_SECONDS)
+
+
+@dataclass
+class Running:
+    """A job that was submitted."""
+
+    job: Job
+    handle: submitit.Job
+    gpu: str
+    started: float
+    epochs: int  # of the run
+    epoch: int = 0  # completed
+
+
+def build_executor(folder: Path, slurm: str) -> submitit.AutoExecutor:
+    """An executor for this machine or, given ``PARTITION[,KEY=VALUE...]``, for SLURM."""
+    if not slurm:
+        executor = submitit.AutoExecutor(folder, cluster="local")
+        executor.update_parameters(timeout_min=MONTH)
+        return executor
+    partition, *options = slurm.split(",")
+    pairs = [option.partition("=") for option in options]
+    if not partition or not all(key and value for key, _, value in pairs):
+        raise UserError(f"--slurm: {slurm} should be PARTITION[,KEY=VALUE...]")
+    try:
+        executor = submitit.AutoExecutor(folder, cluster="slurm")
+    except RuntimeError as error:
+        raise UserError(f"--slurm: {error}") from None
+    parameters = {f"slurm_{key}": int(value) if value.isdecimal() else value for key, _, value in pairs}
+    executor.update_parameters(slurm_partition=partition, gpus_per_node=1, **parameters)
+    return executor
+
+
+class Watch:
+    """Run jobs, ``slots`` at a time, and report what happens.
+
+    Args:
+        jobs: those that are not complete.
+        slots: the ``--gpu`` of each job that may run at the same time.
+    """
+
+    def __init__(self, executor: submitit.AutoExecutor, jobs: Sequence[Job], slots: Sequence[str]):
+        self.executor, self.waiting, self.free = executor, list(jobs), list(slots)
+        self.interruption = Interruption()
+        self.running: list[Running] = []
+        self.failed: list[str] = []
+        self.total, self.slots = len(jobs), len(slots)
+        self.seconds: list[float] = []  # of the jobs that ended well
+
+    def run(self) -> list[str]:
+        """Run all jobs. Returns a line for each that failed.
+
+        Raises:
+            Stopped: by a signal. The jobs were stopped, too.
+        """
+        with self.interruption.noted():
+            while self.waiting or self.running:
+                while self.waiting and self.free and not self.interruption.received:
+                    self.submit(self.waiting.pop(0), self.free.pop(0))
+                if self.interruption.received:
+                    self.stop_all()
+                    raise Stopped(self.interruption.received)
+                time.sleep(POLL_SECONDS)
+                for running in list(self.running):
+                    self.look(running)
+        return self.failed
+
+    def submit(self, job: Job, gpu: str) -> None:
+        how = "continued" if job.command(gpu)[0] == "--continue" else "started"
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's processes inherit it: see MainProgram
+        try:
+            slurm = self.executor.cluster == "slurm"
+            handle = self.executor.submit(MainProgram(job, gpu, slurm=slurm))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        epochs = get_config(job.base, job.words).num_epoch
+        self.running.append(Running(job, handle, gpu, time.monotonic(), epochs))
+        self.say(f"{job.name}: {how}")
+
+    def look(self, running: Running) -> None:
+        """Report a new epoch, or the end of a job."""
+        epoch = completed_epochs(running.job)
+        if epoch > running.epoch:
+            running.epoch = epoch
+            self.say(f"{running.job.name}: epoch {epoch} of {running.epochs}{self.time_left()}")
+        if not running.handle.done():
+            return
+        self.running.remove(running)
+        self.free.append(running.gpu)
+        if running.job.is_complete():
+            self.seconds.append(time.monotonic() - running.started)
+            self.say(f"{running.job.name}: done{self.time_left()}")
+        else:
+            line = f"{running.job.name}: failed: {last_line(running)}"
+            self.failed.append(line)
+            self.say(line)
+
+    def say(self, text: str) -> None:
+        ended = self.total - len(self.waiting) - len(self.running)
+        print(f"[{ended}/{self.total}] {text}", flush=True)
+
+    def time_left(self) -> str:
+        """An estimate from the jobs that ended and the epochs of those that run."""
+        begun = [one for one in self.running if one.epoch]
+        estimates = [(time.monotonic() - one.started) * one.epochs / one.epoch for one in begun]
+        whole = self.seconds or estimates  # seconds of a job
+        if not whole:
+            return ""
+        left = len(self.waiting) + sum(1 - one.epoch / max(1, one.epochs) for one in self.running)  # jobs
+        minutes = left * sum(whole) / len(whole) / self.slots / 60
+        return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
+
+    def stop_all(self) -> None:
+        """Stop the jobs and wait until their training states are saved."""
+        print(f"stopping {len(self.running)} jobs", flush=True)
+        for running in self.running:
+            if isinstance(running.handle, submitit.LocalJob):
+                os.kill(int(running.handle.job_id), signal.SIGTERM)  # cancel() would kill it after a second
+            else:
+                running.handle.cancel()
+        while any(not running.handle.done() for running in self.running):
+            time.sleep(POLL_SECONDS / 10)
+
+
+def completed_epochs(job: Job) -> int:
+    run = job.run_folder()
+    try:
+        return len(list(csv.DictReader((run / METRICS).open()))) if run else 0
+    except FileNotFoundError:
+        return 0
+
+
+def last_line(running: Running) -> str:
+    """The last line that the run printed, or that submitit did."""
+    for path in (running.job.folder / OUTPUT, Path(running.handle.paths.stderr)):
+        if path.is_file():
+            lines = path.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1]
+    return f"it printed nothing; see {running.handle.paths.stderr}"
