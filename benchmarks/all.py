@@ -2,7 +2,7 @@
 
 Each part is a program of its own with its own time limit, so one that fails or takes too long does not stop the others.
 Together they take at most nine minutes. The folder gets a JSON file from each benchmark, a log of what the parts
-printed, and a summary. With ``--gpu cpu`` the sizes are small.
+printed, and a summary. With ``--gpu cpu`` the sizes are small, except those of ``data``.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from benchmarks.timing import machine, table
+from benchmarks.timing import table
 from utils.run.cli import Parser, run_program
 from utils.run.files import write_json
 from utils.run.versions import versions
@@ -23,57 +23,78 @@ from utils.run.versions import versions
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["backbone", "resnet18", "p_size", "2", "k_size", "4", "batch_size", "16", "num_workers", "0"]
 TINY = ["backbone", "resnet10", "image_size", "(96,48)", "p_size", "4", "k_size", "4", "num_workers", "0"]
+END_SECONDS = 3  # in which a part that is ended may remove its temporary files
 
 
 class Part(NamedTuple):
-    """A program, ``python -m <arguments>``, and after how many seconds it is ended."""
+    """A program, ``python -m <arguments>``."""
 
     name: str
-    seconds: int
+    seconds: int  # a part that takes longer is ended
     arguments: list[str]
 
 
 def parts(gpu: str, out: Path) -> list[Part]:
-    """All parts, for a GPU by its index or ``cpu``. Their time limits add up to less than nine minutes."""
+    """All parts, for a GPU or ``cpu``. Their time limits add up to less than nine minutes."""
     small = gpu == "cpu"
+    device = "cpu" if small else "0"  # the only visible one
 
     def benchmark(program: str, seconds: int, *words: str, name: str = "") -> Part:
         name = name or program
-        return Part(name, seconds, [f"benchmarks.{program}", "--gpu", gpu, "--json", str(out / f"{name}.json"), *words])
+        return Part(
+            name, seconds, [f"benchmarks.{program}", "--gpu", device, "--json", str(out / f"{name}.json"), *words]
+        )
 
     step = ["--repeats", "1", "--steps", "2", *SMALL] if small else []
-    extraction = ["--repeats", "1", "--images", "24", *SMALL] if small else ["--images", "512"]
+    extraction = ["--images", "24", *SMALL] if small else ["--images", "512"]
+    tests = ["pytest", "-q", "-m", "gpu", "--durations=10", "--continue-on-collection-errors", "tests"]
     return [
-        Part("tests", 85, ["pytest", "-q", "-m", "gpu", "--durations=10", "tests"]),
-        benchmark("step", 35, *step),
+        Part("tests", 105, tests),
+        benchmark("step", 30, *step),
         benchmark("step", 85, *step, "compile", "true", name="step-compiled"),
-        benchmark("scoring", 85, "--repeats", "1", *(["--small"] if small else [])),
+        benchmark("scoring", 75, "--repeats", "1", *(["--small"] if small else [])),
         benchmark("data", 40),
-        benchmark("extraction", 40, *extraction),
-        benchmark("training", 160, *(["--identities", "16", *TINY] if small else [])),
+        benchmark("extraction", 35, "--repeats", "1", *extraction),
+        benchmark("training", 150, *(["--identities", "16", *TINY] if small else [])),
     ]
 
 
-def run(part: Part, log: IO[bytes]) -> dict[str, object]:
+def run(part: Part, log: IO[bytes], environment: dict[str, str]) -> dict[str, object]:
     """Run a part with its output in ``log``. One row of the summary."""
     command = [sys.executable, "-m", *part.arguments]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     start = time.perf_counter()
     # in a session of its own, so that its child processes are ended with it
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
     try:
-        outcome = {0: "done"}.get(process.wait(part.seconds), f"failed (exit code {process.returncode})")
+        code = process.wait(part.seconds)
+        outcome = f"failed (exit code {code})" if code else "done"
     except subprocess.TimeoutExpired:
         outcome = f"stopped after {part.seconds} s"
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
     command[0] = "python"
     seconds = round(time.perf_counter() - start, 1)
     return {"part": part.name, "seconds": seconds, "outcome": outcome, "command": shlex.join(command)}
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a program, which removes its temporary files, and then what is left of its session."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def visible_gpu(gpu: str) -> str:
+    """``CUDA_VISIBLE_DEVICES`` for the parts: the GPU with this index among the visible ones, or none."""
+    if gpu == "cpu":
+        return ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[int(gpu)] if visible else gpu
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,15 +104,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": visible_gpu(arguments.gpu)}
     rows: list[dict[str, object]] = []
     with (out / "log.txt").open("w+b") as log:
         for part in parts(arguments.gpu, out):
             print(f"\n== {part.name} (at most {part.seconds} s)", flush=True)
             begin = log.seek(0, os.SEEK_END)
-            rows.append(run(part, log))
+            rows.append(run(part, log, environment))
             log.seek(begin)
             print(log.read().decode(errors="replace"), flush=True)
-            write_json(out / "summary.json", {"parts": rows, "machine": machine(), "versions": versions()})
+            write_json(out / "summary.json", {"parts": rows, "versions": versions()})
     print(table([{name: value for name, value in row.items() if name != "command"} for row in rows]))
     return int(any(row["outcome"] != "done" for row in rows))
 

@@ -8,7 +8,7 @@ device.
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def _read(path: Path, name: str, size: tuple[int, int]) -> Tensor:
     return functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD, inplace=True)
 
 
-def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats: int) -> list[dict[str, object]]:
+def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats: int) -> Iterator[dict[str, object]]:
     model = place(build_model(cfg), device).eval()
     visible, infrared = int((~dataset.infrared).sum()), int(dataset.infrared.sum())
     batch_size, source = cfg.test_batch_size, ImageFiles(dataset, cfg.image_size)
@@ -72,7 +72,6 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     with closing(Extractor(dataset, source, device, **options)) as extractor:
         exact = extractor(model, SPECTRA)
 
-    rows = []
     for dtype in dict.fromkeys((None, inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype))):
 
         @torch.inference_mode()
@@ -86,7 +85,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
             timing = measure(partial(extractor, model, SPECTRA), repeats=repeats)
             found = extractor(model, SPECTRA)
         lower_bound = measure(model_alone, repeats=repeats).median
-        rows.append({
+        yield {
             "case": f"{visible} visible and {infrared} infrared images, {cfg.backbone}, on {describe_device(device)}",
             "precision": "float32" if dtype is None else str(dtype).split(".")[1],
             "seconds": timing.median,
@@ -96,8 +95,7 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
             "model alone, seconds": lower_bound,
             "ratio to the model alone": timing.median / lower_bound,
             "relative error": _relative_error(found.spectra, exact.spectra),
-        })  # fmt: skip
-    return rows
+        }  # fmt: skip
 
 
 def _relative_error(found: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> float:
@@ -123,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name), arguments.images, arguments.seed)
         rows = measure_extraction(cfg, device, JPEGFolder(name, "test"), arguments.repeats)
-    write_report(arguments.json, "extraction", rows, seed=arguments.seed, images=arguments.images)
+        write_report(arguments.json, "extraction", rows, seed=arguments.seed, images=arguments.images)
     return 0
 
 

@@ -7,7 +7,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -93,43 +93,41 @@ def _resident_peak() -> int:
     return int(lines["VmHWM"].split()[0])
 
 
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, object]:
     """Processor, usable cores, threads of torch, and GPU."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def write_report(path: str | Path | None, name: str, rows: Sequence[dict[str, object]], **more: object) -> None:
+def write_report(path: str | Path | None, name: str, rows: Iterable[dict[str, object]], **more: object) -> None:
     """Print ``rows`` as a table and, given a ``path``, write them as JSON with command, machine and versions.
 
     Args:
+        rows: may be computed one at a time; the file is written after each, so that an interruption loses only one.
         more: further entries of the JSON file, such as the seed and the sizes.
     """
-    print(table(rows))
-    save_report(path, name, rows, **more)
-
-
-def save_report(path: str | Path | None, name: str, rows: Sequence[dict[str, object]], **more: object) -> None:
-    """The JSON file of :func:`write_report`."""
-    if path is None:
-        return
-    module = f"benchmarks.{name}"
-    write_json(
-        Path(path),
-        {
-            "benchmark": name,
-            "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
-            "machine": machine(),
-            "versions": versions(),
-            "commit": commit(),
-            **more,
-            "rows": list(rows),
-        },
-    )
+    done: list[dict[str, object]] = []
+    conditions = {
+        "benchmark": name,
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        **more,
+    }
+    for row in rows:
+        done.append(row)
+        if path is not None:
+            write_json(Path(path), {**conditions, "rows": done})
+    print(table(done))
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:

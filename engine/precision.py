@@ -94,11 +94,11 @@ def build_precision(
     return TorchPrecision(device, DTYPES[amp_dtype] if fp16 and device.type == "cuda" else None)
 
 
-def inference_dtype(device: torch.device, *, fp16: bool, amp_dtype: str = "float16") -> torch.dtype | None:
+def inference_dtype(device: torch.device, *, fp16: bool, amp_dtype: str) -> torch.dtype | None:
     """The dtype of extraction: float16 where training uses float16, else None, for float32.
 
-    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 is for training only, because it has three bits of
-    precision less: it changes ranks.
+    float16 embeddings stay within 1e-2 of float32 ones. bfloat16 is used for training only: with three bits of
+    precision less it changes ranks.
     """
     return torch.float16 if fp16 and amp_dtype == "float16" and device.type == "cuda" else None
 

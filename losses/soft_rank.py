@@ -86,7 +86,7 @@ def sort_and_pool(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor
     """
     n = rows.shape[-1]
     # float64, because differences of cumulative sums lose precision; ranks are then exact to 1e-6
-    theta, order = (rows.double() / strength).sort(dim=-1, descending=True)
+    theta, order = (rows.contiguous().double() / strength).sort(dim=-1, descending=True)
     weights = torch.arange(n, 0, -1, device=rows.device, dtype=theta.dtype)
     pooled = isotonic_regression(theta - weights)
     ranks = (theta - pooled).gather(-1, order.argsort(dim=-1))
@@ -94,14 +94,14 @@ def sort_and_pool(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor
     return ranks.to(rows.dtype), order, block
 
 
-# An operator, which torch.compile leaves as it is: not every device's compiler takes the float64 sort and cummax.
+# An operator, which torch.compile leaves as it is: it cannot compile a float64 sort and cummax for every device.
 _sort_and_pool = torch.library.custom_op("mcja::sort_and_pool", sort_and_pool, mutates_args=())
 
 
 @_sort_and_pool.register_fake
 def _shapes(rows: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
-    order = torch.empty_like(rows, dtype=torch.long)
-    return torch.empty_like(rows), order, torch.empty_like(order)
+    order = rows.new_empty(rows.shape, dtype=torch.long)
+    return rows.new_empty(rows.shape), order, torch.empty_like(order)
 
 
 def _save_for_gradient(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -113,8 +113,9 @@ def _gradient(ctx, gradient: Tensor, *_) -> tuple[Tensor, None]:
     """In each block, the gradient minus its mean, divided by the strength. Source: Proposition 4 of the paper."""
     order, block = ctx.saved_tensors
     descending = gradient.double().gather(-1, order)
-    same = (block[:, :, None] == block[:, None, :]).to(descending.dtype)
-    mean = (same @ descending[..., None])[..., 0] / same.sum(dim=-1)
+    same = block[:, :, None] == block[:, None, :]
+    # not a matrix product, which apex would cast: its casts are on during the backward pass
+    mean = torch.where(same, descending[:, None, :], 0).sum(dim=-1) / same.sum(dim=-1)
     result = torch.zeros_like(descending).scatter(-1, order, (descending - mean) / ctx.strength)
     return result.to(gradient.dtype), None
 

@@ -27,7 +27,7 @@ class MDA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.sc_conv(x).flatten(2).softmax(dim=2)  # (B, m, HW)
-        # in this order, because the gradient of a channels-last x is channels-last, too
+        # in this order the gradient of a channels-last x stays channels-last
         contexts = (attention @ x.flatten(2).transpose(1, 2)).transpose(1, 2)  # (B, C, m)
         gate = self.ca_bn(self.ca_conv(contexts)).sigmoid()  # (B, C, 1)
         return self.norm_bn(x * gate[..., None]) + x

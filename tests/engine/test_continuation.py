@@ -1,5 +1,6 @@
 """A run that was stopped and continued gives bit for bit the results of a run that never stopped."""
 
+import csv
 import json
 import logging
 import multiprocessing
@@ -114,6 +115,49 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
     again = make_training()
     assert train(again, schedule, tmp_path) == best
     assert_same(again, expected, tmp_path, expected_folder)
+
+
+def test_the_time_waited_for_data_goes_on(tmp_path, monkeypatch):
+    """With a fake clock: 3 s to load a batch, 1 s for the rest of a step; writing states takes no time."""
+    clock = [0.0]
+    fake = types.SimpleNamespace(perf_counter=lambda: clock[0])
+    for module in ("engine.data_wait", "engine.progress"):
+        monkeypatch.setattr(f"{module}.time", fake)
+
+    def slow_training():
+        training = make_training()
+        load, augment = type(training.loader.dataset).__getitem__, training.augment
+        batch = training.sampler.batches.shape[1]
+
+        class SlowData(type(training.loader.dataset)):
+            def __getitem__(self, index):
+                clock[0] += 3 / batch
+                return load(self, index)
+
+        training.loader.dataset.__class__ = SlowData
+
+        def slow(images, is_infrared):
+            clock[0] += 1
+            return augment(images, is_infrared)
+
+        slow.state_dict, slow.load_state_dict = augment.state_dict, augment.load_state_dict
+        training.augment = slow
+        return training
+
+    schedule = make_schedule(num_epoch=2, eval_interval=0)
+    stopped = slow_training()
+    stop_at(stopped, 2)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, tmp_path)
+    clock[0] += 1000  # between the processes
+    again = slow_training()
+    train(again, schedule, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for epoch, row in enumerate(rows, start=1):
+        again.sampler.set_epoch(epoch)
+        assert float(row["seconds"]) == pytest.approx(4 * len(again.sampler.batches))
+        assert float(row["data_wait"]) == 0.75
 
 
 def test_loss_scaling_goes_on(tmp_path):

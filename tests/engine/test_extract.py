@@ -101,8 +101,8 @@ def test_mixed_precision_gives_the_same_features_and_ranks(dataset, source, mode
 
 
 def test_only_a_gpu_computes_in_half_precision():
-    assert inference_dtype(CPU, fp16=True) is None
-    assert inference_dtype(torch.device("cuda"), fp16=False) is None
+    assert inference_dtype(CPU, fp16=True, amp_dtype="float16") is None
+    assert inference_dtype(torch.device("cuda"), fp16=False, amp_dtype="float16") is None
     assert inference_dtype(torch.device("cuda"), fp16=True, amp_dtype="float16") == torch.float16
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.augment import BatchAugment
-from engine.device import place
+from engine.device import place, select_device
 from engine.precision import TorchPrecision, inference_dtype
 from engine.step import build_step
 from engine.trainer import train
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 
 def on_gpu(training=None, **options):
     training = training or make_training()
-    training.device = torch.device("cuda")
+    training.device = select_device("0")  # turns TF32 off, as in a run
     training.model.cuda()
     training.optimizer = torch.optim.Adam(training.model.parameters(), lr=0.01, fused=True)
     training.precision = TorchPrecision(training.device, **options)
@@ -77,7 +77,7 @@ def test_mixed_precision_embeddings():
     images = torch.randn(8, 3, 96, 48, device="cuda").to(memory_format=torch.channels_last)
     with torch.inference_mode():
         exact = model(images)
-        with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True)):
+        with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True, amp_dtype="float16")):
             mixed = model(images).float()
     assert ((mixed - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-2
 

@@ -147,10 +147,9 @@ def _rank_matches(
     matches = listed & (ids == query_ids[:, None])
     rank, ordinal = (mask.cumsum(dim=1, dtype=torch.int32) for mask in (listed, matches))
 
+    # column 0 receives all other images and is cut off below
     images = rank.new_zeros((len(rank), int(counts.max()) + 1))
-    images.scatter_(
-        1, ordinal.where(matches, 0).long(), rank
-    )  # column 0 receives all other images and is cut off below
+    images.scatter_(1, ordinal.where(matches, 0).long(), rank)
 
     unranked = order.shape[1] + 1  # larger than any rank
     first = rank.new_full((len(rank), len(counts)), unranked)  # rank of the first image of each identity

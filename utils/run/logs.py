@@ -26,4 +26,6 @@ def set_up_logging(file: Path | None = None) -> None:
 
 def _log_thread(error: threading.ExceptHookArgs) -> None:
     """Log why a thread ended. The terminal only shows what the main thread makes of it."""
-    logger.error("a thread ended with an error", exc_info=error.exc_value)
+    if not issubclass(error.exc_type, SystemExit):
+        name = error.thread.name if error.thread else "unknown"
+        logger.error("a thread (%s) ended with an error", name, exc_info=error.exc_value)
