@@ -32,7 +32,6 @@ from engine import build_evaluator, build_schedule, build_training
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator, require_testable
-from engine.state import has_states
 from engine.step import Training
 from engine.trainer import train
 from models import MCJA, build_initial_model, build_model, load_weights
@@ -41,7 +40,7 @@ from utils.results import Results, markdown_table, means, trials
 from utils.run.cli import Parser, run_program
 from utils.run.errors import Stopped, UserError
 from utils.run.files import write_json, write_text
-from utils.run.folder import CONFIG, RESULTS, RunFolder, is_complete, make_folder
+from utils.run.folder import CONFIG, RESULTS, RunFolder, has_states, is_complete, make_folder
 from utils.run.logs import set_up_logging
 from utils.run.seeds import seed_everything
 

@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from engine.checkpoints import save_state
 from utils.run.errors import UserError, reason
+from utils.run.folder import STATES
 
 logger = logging.getLogger(__name__)
 
 NAME = "state_{:08d}.pth"  # by completed iterations
-PATTERN = "state_*.pth"
 DAMAGED = ".damaged"
 KEPT = 2  # the newest, and one to fall back to
 FORMAT = 3
@@ -111,7 +111,7 @@ class States:
         """Write a state, then delete all but the newest two."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         save_state({"format": FORMAT, "images": self.images, **content}, self.folder / NAME.format(iteration))
-        for old in sorted(self.folder.glob(PATTERN))[:-KEPT]:
+        for old in sorted(self.folder.glob(STATES))[:-KEPT]:
             old.unlink(missing_ok=True)
         self.saved = time.monotonic()
 
@@ -140,13 +140,9 @@ class States:
         return path
 
 
-def has_states(folder: Path) -> bool:
-    return any(folder.glob(PATTERN))
-
-
 def newest_state(folder: Path, parts: Iterable[str] = ()) -> tuple[dict, Path]:
     """The newest intact state that holds ``parts``. Damaged ones are renamed and logged."""
-    paths = sorted((path for path in folder.glob(PATTERN) if path.is_file()), reverse=True)
+    paths = sorted((path for path in folder.glob(STATES) if path.is_file()), reverse=True)
     for path in paths:
         try:
             return _read(path, parts), path

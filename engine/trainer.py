@@ -15,10 +15,11 @@ from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.report import METRICS, Report, write_rows
-from engine.state import OptimizerState, RandomStates, States, Threads, has_states
+from engine.state import OptimizerState, RandomStates, States, Threads
 from engine.step import Training, build_step
 from utils.results import TrialScore
 from utils.run.errors import LoaderDied, Stopped, UserError
+from utils.run.folder import has_states
 from utils.run.interruption import Interruption
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from engine import state as state_module
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
 from engine.precision import TorchPrecision
-from engine.state import PATTERN, newest_state
+from engine.state import newest_state
 from engine.trainer import train
 from main import main
 from tests.helpers.runs import arguments, results
@@ -26,6 +26,7 @@ from utils.results import TrialScore
 from utils.run.cli import run_program
 from utils.run.errors import LoaderDied, Stopped, UserError
 from utils.run.files import FolderLock
+from utils.run.folder import STATES
 from utils.run.logs import set_up_logging
 
 
@@ -221,7 +222,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_
     stop_at(training, 8)
     with pytest.raises(Stopped):
         train(training, schedule, tmp_path)
-    newest = max(tmp_path.glob(PATTERN))
+    newest = max(tmp_path.glob(STATES))
     damage(newest)
     again = make_training()
     assert train(again, schedule, tmp_path) == best
@@ -233,7 +234,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(damage, uninterrupted, tmp_
 def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
     schedule = make_schedule(num_epoch=2, evaluate=score_of)
     train(make_training(), schedule, tmp_path)
-    before = sorted(tmp_path.glob(PATTERN))
+    before = sorted(tmp_path.glob(STATES))
 
     def fail(*_):
         raise OSError(5, "Input/output error")
@@ -242,7 +243,7 @@ def test_a_state_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
         patch.setattr("engine.state._read", fail)
         with pytest.raises(UserError, match="cannot be read now"):
             train(make_training(), schedule, tmp_path)
-    assert sorted(tmp_path.glob(PATTERN)) == before
+    assert sorted(tmp_path.glob(STATES)) == before
 
 
 def test_a_state_of_another_network_is_refused(tmp_path):
@@ -322,7 +323,7 @@ def test_a_killed_loader_may_end_the_thread_that_pins_memory(uninterrupted, tmp_
 def test_no_intact_state_is_an_error(tmp_path):
     schedule = make_schedule(num_epoch=1)
     train(make_training(), schedule, tmp_path)
-    for path in tmp_path.glob(PATTERN):
+    for path in tmp_path.glob(STATES):
         truncate(path)
     with pytest.raises(UserError, match="none of its 2 training states is intact"):
         train(make_training(), schedule, tmp_path)

@@ -126,7 +126,7 @@ def test_slurm_without_a_cluster_is_an_error(tmp_path, monkeypatch):
 
 
 def record(row: str, seed: int, rank1: float, setting: str = "all/1-shot") -> Record:
-    return Record(row, seed, None, setting, TrialScore(rank1, 90, 95, 99, rank1 / 2, 10))
+    return Record(row, seed, None, setting, TrialScore(rank1, 90.0, 95.0, 99.0, rank1 / 2, 10.0))
 
 
 @pytest.fixture
@@ -194,8 +194,9 @@ def test_trials_count_as_runs():
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_a_sweep_that_is_stopped_goes_on(regdb_root, tmp_path, capsys):
-    """Two rows × two seeds on this machine. One run fails; it is named, and does not stop the others."""
+    """Two rows × two seeds on this machine: stopped, continued, and equal to figures computed by hand."""
     words = arguments(tmp_path, "regdb", regdb_root, num_epoch="3", mser="false", eval_interval="0", log_period="1")
     base = Path(words[1])
     keys = dict(zip(words[6::2], words[7::2], strict=True))
@@ -228,7 +229,7 @@ def test_a_sweep_that_is_stopped_goes_on(regdb_root, tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "continued" in printed
-    assert sorted(tmp_path.glob("out/*/*/*/*"))[: len(runs)] != [] and set(runs) <= set(tmp_path.glob("out/*/*/*/*"))
+    assert set(runs) <= set(tmp_path.glob("out/*/*/*/*"))
     jobs = sweep.jobs()
     assert all(len(list(job.folder.glob("*/*"))) == 1 for job in jobs)  # continued, not begun again
     found = {
@@ -257,7 +258,7 @@ def test_what_fails_is_named_and_does_not_stop_the_others(regdb_root, tmp_path, 
     keys.pop("output_dir")
     rows = {"broken": {"data_root": str(tmp_path / "absent")}, "works": {}}
     sweep_file = write(tmp_path, base=words[1], seeds=[1], overrides=keys, rows=rows)
-    assert main([str(sweep_file), "--gpus", "cpu"]) == 2
+    assert main([str(sweep_file), "--gpus", "cpu", "--jobs", "2"]) == 2
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert printed.err.startswith("error: broken, seed 1: failed: error: ")

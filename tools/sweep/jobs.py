@@ -1,84 +1,24 @@
 """Run the jobs of a sweep with submitit: on this machine, or on a SLURM cluster."""
 
 import csv
-import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
-from submitit.helpers import Checkpointable, DelayedSubmission
 
 from configs import get_config
 from engine.report import METRICS
 from tools.sweep.plan import Job
+from tools.sweep.program import OUTPUT, MainProgram
 from utils.run.errors import Stopped, UserError
-from utils.run.files import FolderLock
 from utils.run.interruption import Interruption
 
-logger = logging.getLogger(__name__)
-
-ROOT = Path(__file__).resolve().parents[2]
-OUTPUT = "output.txt"  # what the runs of a job printed
 POLL_SECONDS = 1.0
 MONTH = 60 * 24 * 30  # minutes; submitit ends a job after two minutes unless it is told otherwise
-
-
-class MainProgram(Checkpointable):
-    """A run of ``main.py``; submitit calls it in a process of its own. It returns the exit code.
-
-    The run is in a session of its own, so that ctrl-C in a terminal does not reach it: it gets one SIGTERM, saves its
-    training state and ends.
-    """
-
-    def __init__(self, job: Job, gpu: str, *, slurm: bool):
-        self.job, self.gpu, self.slurm = job, gpu, slurm
-        self.visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit changes it on this machine
-        self.process: subprocess.Popen | None = None
-        self.stopped = False
-
-    def __call__(self) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        self.job.folder.mkdir(parents=True, exist_ok=True)
-        self.wait_for_lock()
-        environment = dict(os.environ)
-        if not self.slurm:
-            environment.pop("CUDA_VISIBLE_DEVICES", None)
-            environment |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
-        command = [sys.executable, "main.py", *self.job.command(self.gpu)]
-        with (self.job.folder / OUTPUT).open("ab") as output:
-            if self.stopped:
-                return 128 + signal.SIGTERM
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
-            return self.process.wait()
-
-    def stop(self) -> None:
-        self.stopped = True
-        if self.process:
-            self.process.terminate()
-
-    def checkpoint(self) -> DelayedSubmission:
-        """SLURM preempts the job, or its time is up: stop the run; submitit queues the job again."""
-        self.stop()
-        if self.process:
-            self.process.wait()
-        return DelayedSubmission(MainProgram(self.job, self.gpu, slurm=self.slurm))
-
-    def wait_for_lock(self) -> None:
-        """Wait for the end of an earlier process of this run, whose job was killed."""
-        while run := self.job.run_folder():
-            try:
-                FolderLock(run).release()
-                return
-            except UserError:
-                time.sleep(POLL_SECONDS)
 
 
 @dataclass
@@ -151,7 +91,7 @@ class Watch:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's processes inherit it: see MainProgram
         try:
             slurm = self.executor.cluster == "slurm"
-            handle = self.executor.submit(MainProgram(job, gpu, slurm=slurm))
+            handle = self.executor.submit(MainProgram(job.folder, job.begin(gpu), gpu, slurm=slurm))
         finally:
             signal.signal(signal.SIGINT, before)
         epochs = get_config(job.base, job.words).num_epoch

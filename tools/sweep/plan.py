@@ -14,9 +14,9 @@ from yacs.config import CfgNode
 from configs import get_config
 from configs.continuing import MAY_CHANGE
 from configs.resume import check_resume
-from engine.state import has_states
+from tools.sweep.program import arguments, run_folder
 from utils.run.errors import UserError, shown
-from utils.run.folder import CONDITIONS, CONFIG, RESULTS
+from utils.run.folder import CONFIG, RESULTS
 
 KEYS = ("base", "output_dir", "seeds", "trials", "overrides", "rows")
 MAX_NAME = 100  # characters of a row's folder
@@ -43,18 +43,16 @@ class Job:
         filled = {key: _filled(key, value, seed=self.seed, trial=self.trial) for key, value in self.overrides.items()}
         return [word for pair in filled.items() for word in pair]
 
-    def command(self, gpu: str) -> list[str]:
-        """Arguments of ``main.py`` that begin the run, or continue it if it was stopped."""
-        run = self.run_folder()
-        if run and has_states(run):
-            return ["--continue", str(run), "--gpu", gpu]
+    def begin(self, gpu: str) -> list[str]:
+        """Arguments of ``main.py`` that begin the run."""
         return ["--cfg", str(self.base), "--gpu", gpu, "--seed", str(self.seed), "--desc", self.name, *self.words]
 
+    def command(self, gpu: str) -> list[str]:
+        """Arguments of ``main.py`` that begin the run, or continue it if it was stopped."""
+        return arguments(self.folder, self.begin(gpu), gpu)
+
     def run_folder(self) -> Path | None:
-        """The newest run folder that is complete, or else the newest one."""
-        runs = sorted(path.parent for path in self.folder.glob(f"*/*/{CONDITIONS}"))
-        complete = [run for run in runs if (run / RESULTS).is_file()]
-        return next(reversed(complete or runs), None)
+        return run_folder(self.folder)
 
     def results(self) -> dict | None:
         """The content of ``results.json``, None if the run is not complete."""

@@ -15,6 +15,7 @@ from utils.run.logs import set_up_logging
 from utils.run.versions import commit, versions
 
 CONFIG, CONDITIONS, RESULTS = "config.yml", "run.json", "results.json"
+STATES = "state_*.pth"  # training states, see engine/state.py
 INITIAL_STATE = re.compile(r"state_0+\.pth")  # the training state before the first iteration
 MAX_DESC_BYTES = 100  # file systems allow 255 for the whole name
 
@@ -91,6 +92,11 @@ class RunFolder:
                     set_up_logging()  # closes the log
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+
+def has_states(folder: Path) -> bool:
+    """Whether the folder holds training states, so that the run can be continued."""
+    return any(folder.glob(STATES))
 
 
 def is_complete(folder: Path) -> bool:
