@@ -136,18 +136,24 @@ class Table:
         return "\n\n".join([*parts, note]) + "\n"
 
     def latex(self) -> str:
-        """A table of rank-1 and mAP for ``\\usepackage{booktabs}``, two columns per setting."""
-        columns = " & ".join(f"\\multicolumn{{2}}{{c}}{{{_escape(setting)}}}" for setting in self.settings)
-        heads = " & ".join("rank-1 & mAP" for _ in self.settings)
-        rules = "".join(f"\\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(self.settings)))
+        """Tables of rank-1 and mAP for ``\\usepackage{booktabs}``: one without re-ranking, one with it."""
+        reranked = [setting for setting in self.settings if setting.endswith("/mser")]
+        plain = [setting for setting in self.settings if setting not in reranked]
+        return "\n".join(self._tabular(settings) for settings in (plain, reranked) if settings)
+
+    def _tabular(self, settings: Sequence[str]) -> str:
+        """Two columns per setting."""
+        columns = " & ".join(f"\\multicolumn{{2}}{{c}}{{{_escape(setting)}}}" for setting in settings)
+        heads = " & ".join("rank-1 & mAP" for _ in settings)
+        rules = "".join(f"\\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(settings)))
         lines = [
-            f"\\begin{{tabular}}{{l{'rr' * len(self.settings)}}}", "\\toprule", f" & {columns} \\\\", rules,
+            f"\\begin{{tabular}}{{l{'rr' * len(settings)}}}", "\\toprule", f" & {columns} \\\\", rules,
             f"row & {heads} \\\\", "\\midrule",
         ]  # fmt: skip
         for row in self.sweep.rows:
             cells = [
                 _spread(self.values(row, setting, metric).values()).replace("±", "$\\pm$")
-                for setting in self.settings
+                for setting in settings
                 for metric in ("rank1", "mAP")
             ]
             missing = "" if self.runs(row) == self.planned else f" ({self._count(row)} runs)"
