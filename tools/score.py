@@ -12,12 +12,12 @@ from configs.checks import RULES
 from data.datasets import DATASETS
 from data.datasets.base import ReIDDataset
 from engine.device import select_device
-from utils.features import Features
+from utils.features import SPECTRA, Features
 from utils.protocols import score
 from utils.rerank import MSER
 from utils.results import markdown_table, means
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError
+from utils.run.errors import UserError, shown
 from utils.run.files import write_json
 
 
@@ -34,6 +34,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     default = "(default: the published value for the data set)"
     parser.add_argument("--k1", type=int, help=f"MSER: size of the k-reciprocal neighbourhood {default}")
     parser.add_argument("--k2", type=int, help=f"MSER: number of neighbours whose weights are averaged {default}")
+    spectra = f"MSER: spectra of the visible images, such as original,red (default: {','.join(SPECTRA)})"
+    parser.add_argument("--spectra", type=lambda words: words.split(","), help=spectra)
     weight = f"MSER: weight of the original distance, 0 to 1 {default}"
     parser.add_argument("--lambda", type=float, metavar="L", help=weight)
     return parser.parse_args(argv)
@@ -69,7 +71,11 @@ def mser_parameters(arguments: argparse.Namespace, dataset: type[ReIDDataset]) -
         elif not holds(value):
             raise UserError(f"--{name}: {value} should be {meaning}")
         values.append(value)
-    return MSER(*values)
+    spectra = arguments.spectra or SPECTRA
+    holds, meaning = RULES["mser_spectra"]
+    if not holds(spectra):
+        raise UserError(f"--spectra: {shown(','.join(spectra))} should be {meaning}")
+    return MSER(*values, tuple(spectra))
 
 
 if __name__ == "__main__":

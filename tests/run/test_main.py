@@ -78,6 +78,23 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
         assert scored[name] == pytest.approx(results["results"][name], abs=1e-6), name
 
 
+def test_re_ranking_without_the_extra_spectra(regdb_root, tmp_path):
+    words = arguments(tmp_path, "regdb", regdb_root, num_epoch="0", mser_spectra="[original]", save_features="true")
+    folder = run(tmp_path, *words)
+    results = json.loads((folder / "results.json").read_text())["results"]
+    assert "visible_to_infrared/mser" in results
+    with np.load(folder / "features.npz") as arrays:
+        assert {"red", "green", "blue"}.isdisjoint(arrays)
+    words = [str(folder / "features.npz"), "--dataset", "regdb", "--data-root", str(regdb_root), "--gpu", "cpu"]
+    words += ["--k1", "5", "--k2", "3", "--json", str(tmp_path / "scored.json")]
+    assert run_program(lambda: score_main(words)) == 2  # by default with all spectra
+    assert run_program(lambda: score_main([*words, "--spectra", "purple"])) == 2
+    assert score_main([*words, "--spectra", "original"]) == 0
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    for name, metrics in results.items():
+        assert scored[name] == pytest.approx(metrics, abs=1e-6)
+
+
 def test_the_best_and_the_last_model_are_tested(roots, tmp_path, monkeypatch):
     scores = iter([60.0, 40.0])  # of epochs 1 and 2
     monkeypatch.setattr(Evaluator, "select", lambda self, model: TrialScore(*[next(scores)] * 6))
