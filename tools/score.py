@@ -75,7 +75,7 @@ def mser_parameters(arguments: argparse.Namespace, dataset: type[ReIDDataset]) -
     holds, meaning = RULES["mser_spectra"]
     if not holds(spectra):
         raise UserError(f"--spectra: {shown(','.join(spectra))} should be {meaning}")
-    return MSER(*values, tuple(spectra))
+    return MSER(*values)._replace(spectra=tuple(spectra))
 
 
 if __name__ == "__main__":
