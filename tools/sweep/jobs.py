@@ -30,7 +30,8 @@ class Running:
     gpu: str
     started: float
     epochs: int  # of the run
-    epoch: int = 0  # completed
+    first: int  # completed when it was submitted
+    epoch: int  # completed now
 
 
 def build_executor(folder: Path, slurm: str) -> submitit.AutoExecutor:
@@ -94,8 +95,8 @@ class Watch:
             handle = self.executor.submit(MainProgram(job.folder, job.begin(gpu), gpu, slurm=slurm))
         finally:
             signal.signal(signal.SIGINT, before)
-        epochs = get_config(job.base, job.words).num_epoch
-        self.running.append(Running(job, handle, gpu, time.monotonic(), epochs))
+        epochs, epoch = get_config(job.base, job.words).num_epoch, completed_epochs(job)
+        self.running.append(Running(job, handle, gpu, time.monotonic(), epochs, epoch, epoch))
         self.say(f"{job.name}: {how}")
 
     def look(self, running: Running) -> None:
@@ -122,8 +123,8 @@ class Watch:
 
     def time_left(self) -> str:
         """An estimate from the jobs that ended and the epochs of those that run."""
-        begun = [one for one in self.running if one.epoch]
-        estimates = [(time.monotonic() - one.started) * one.epochs / one.epoch for one in begun]
+        begun = [one for one in self.running if one.epoch > one.first]
+        estimates = [(time.monotonic() - one.started) * one.epochs / (one.epoch - one.first) for one in begun]
         whole = self.seconds or estimates  # seconds of a job
         if not whole:
             return ""
