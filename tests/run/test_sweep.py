@@ -73,6 +73,7 @@ WRONG = [
     ("rows: {a: {}}\nseeds: [1, 1]", "seeds: [1, 1] should be a list of different whole numbers from 0"),
     ("rows: {a: {}}\ntrials: [11]", "trials: [11] should be"),
     ("rows: {a b: {}, a-b: {}}", "its folder would be 'a-b'"),
+    ("rows: {a: {}}", "base should name the configuration"),
     ("rows: {a: 3}", "3 should map configuration keys to values"),
     ("rows: {a: [}", "not valid YAML"),
 ]

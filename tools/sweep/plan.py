@@ -129,7 +129,10 @@ def read_sweep(path: Path, overrides: Sequence[str] = (), *, base: Path | None =
     for row, folder in zip(filled, folders, strict=True):
         if folders.count(folder) > 1 or not folder:
             raise UserError(f"{path}: row {shown(row)}: its folder would be {folder!r}; give it another name")
-    return Sweep(base or Path(content.get("base", "")), output_dir, filled, seeds, trials)
+    base = base or Path(content.get("base", ""))
+    if base == Path():
+        raise UserError(f"{path}: base should name the configuration of the rows, such as configs/SYSU_MCJA.yml")
+    return Sweep(base, output_dir, filled, seeds, trials)
 
 
 def folder_name(row: str) -> str:
