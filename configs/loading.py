@@ -29,7 +29,7 @@ def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
             given, and what would be valid.
     """
     given = {key: (value, str(path)) for key, value in _read_file(Path(path)).items()}
-    given |= {key: (value, COMMAND_LINE) for key, value in _pair(overrides).items()}
+    given |= {key: (value, COMMAND_LINE) for key, value in pair(overrides).items()}
     sources = {key: source for key, (_, source) in given.items()}
     values = {key: _convert(key, value, source) for key, (value, source) in given.items()}
 
@@ -52,7 +52,7 @@ def _read_file(path: Path) -> dict[str, object]:
         raise UserError(f"{path}: no such configuration file{nearest(path.name, siblings)}") from None
 
 
-def _pair(overrides: Sequence[str]) -> dict[str, str]:
+def pair(overrides: Sequence[str]) -> dict[str, str]:
     """Key -> value of the overrides."""
     if len(overrides) % 2:
         raise UserError(f"{COMMAND_LINE}: overrides are KEY VALUE pairs; {shown(overrides[-1])} has no value")

@@ -1,4 +1,4 @@
-"""Flat YAML files, read by the safe loader."""
+"""YAML files, read by the safe loader."""
 
 from ast import literal_eval
 from pathlib import Path
@@ -8,8 +8,11 @@ import yaml
 from utils.run.errors import UserError, shown
 
 
-def read_yaml(path: Path) -> dict[str, object]:
-    """Read the keys and values of a flat YAML file.
+def read_yaml(path: Path, *, nested: bool = False) -> dict:
+    """Read the keys and values of a YAML file.
+
+    Args:
+        nested: values may be mappings and lists of any depth; else they are scalars or lists of scalars.
 
     Raises:
         FileNotFoundError: no such file.
@@ -28,7 +31,11 @@ def read_yaml(path: Path) -> dict[str, object]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
             return {}
-        _check_flat(node)
+        if not isinstance(node, yaml.MappingNode):
+            raise _error("expected lines of 'key: value'", node)
+        if not nested:
+            _check_flat(node)
+        _check_keys(node)
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-31
         mark = getattr(error, "problem_mark", None)
@@ -37,19 +44,29 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise UserError(f"{path}{position}: not valid YAML: {' '.join(problem.split())}") from None
 
 
-def _check_flat(node: yaml.Node) -> None:
-    """Raise unless ``node`` maps keys, each given once, to scalars or lists of scalars."""
-    if not isinstance(node, yaml.MappingNode):
-        raise _error("expected lines of 'key: value'", node)
-    seen = set()
+def _check_keys(node: yaml.Node) -> None:
+    """Raise if a mapping, also a nested one, has the same key twice. PyYAML would silently take the last one."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _error("a key is text", key)
+            if key.value in seen:
+                raise _error(f"key {shown(key.value)} is given twice", key)
+            seen.add(key.value)
+            _check_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item)
+
+
+def _check_flat(node: yaml.MappingNode) -> None:
+    """Raise unless ``node`` maps keys to scalars or lists of scalars."""
     for key, value in node.value:
         items = value.value if isinstance(value, yaml.SequenceNode) else [value]
         for part in (key, *items):
             if not isinstance(part, yaml.ScalarNode):
                 raise _error("a value is a number, true or false, text, or a list of numbers", part)
-        if key.value in seen:  # PyYAML would silently take the last one
-            raise _error(f"key {shown(key.value)} is given twice", key)
-        seen.add(key.value)
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:

@@ -48,7 +48,7 @@ class Evaluator:
         return self._score(self.extractor(model), self.protocol)
 
     def select(self, model: nn.Module) -> TrialScore:
-        """Mean metrics over the settings ``dataset.selection``, without MSER. Their rank-1 selects the best model."""
+        """Mean metrics over the settings ``dataset.selection``, without MSER. They select the best model."""
         protocol = [search.only(self.dataset.selection) for search in self.protocol]
         results = self._score(self.extractor(model), protocol)
         return SettingResult(tuple(result.mean for result in results.values())).mean

@@ -48,7 +48,7 @@ def soft_rank(values: Tensor, strength: float = 0.5, *, backend: str = "auto") -
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """``torchsort`` or ``builtin``: what ``backend`` means on ``device``. Raises as :func:`soft_rank`."""
+    """``torchsort`` or ``builtin``: the one that ``backend`` chooses on ``device``. Errors: see :func:`soft_rank`."""
     if backend not in BACKENDS:
         raise ValueError(f"unknown soft rank backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if backend == "builtin":

@@ -14,9 +14,14 @@ from engine.trainer import train
 from losses.soft_rank import soft_rank
 from models import MCJA
 from tests.helpers.losses import mcja_criterion
-from tests.helpers.training import losses_of, make_convolutional_training, make_schedule, make_training, stop_at
+from tests.helpers.training import (
+    losses_of,
+    make_convolutional_training,
+    make_schedule,
+    make_training,
+    train_whole_and_in_parts,
+)
 from utils.protocols import score
-from utils.run.errors import Stopped
 
 pytestmark = pytest.mark.gpu
 
@@ -95,38 +100,21 @@ def test_scores_are_those_of_the_cpu(dataset, request):
 
 def test_a_stopped_training_goes_on_on_the_gpu(tmp_path):
     """GPU kernels are not bit-identical between runs, so the weights are compared with a tolerance."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    schedule = make_schedule(num_epoch=2)
     expected, stopped, again = (on_gpu(dtype=torch.float16) for _ in range(3))
-    train(expected, schedule, whole)
-    stop_at(stopped, 4)
-    with pytest.raises(Stopped):
-        train(stopped, schedule, parts)
-    train(again, schedule, parts)
+    train_whole_and_in_parts(expected, stopped, again, make_schedule(num_epoch=2), tmp_path)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("first", ["cpu", "cuda"])
 def test_a_training_goes_on_on_another_kind_of_device(first, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    schedule = make_schedule(num_epoch=2, eval_interval=0)
-
     def make(device):
         if device == "cpu":
             return make_convolutional_training(torch.contiguous_format)
         return on_gpu(make_convolutional_training(torch.channels_last))
 
     expected, stopped, again = make("cpu"), make(first), make("cuda" if first == "cpu" else "cpu")
-    train(expected, schedule, whole)
-    stop_at(stopped, 4)
-    with pytest.raises(Stopped):
-        train(stopped, schedule, parts)
-    train(again, schedule, parts)
+    train_whole_and_in_parts(expected, stopped, again, make_schedule(num_epoch=2, eval_interval=0), tmp_path)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name].cpu(), value, rtol=0, atol=2e-3)
 

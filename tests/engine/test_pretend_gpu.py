@@ -16,15 +16,13 @@ from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.step import build_step
-from engine.trainer import train
 from models.mda import MDA
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
-from tests.helpers.training import make_convolutional_training, make_schedule, make_training, stop_at
+from tests.helpers.training import make_convolutional_training, make_schedule, make_training, train_whole_and_in_parts
 from utils.kernels import torch_kernels
 from utils.protocols import score
 from utils.rerank import Reranker
-from utils.run.errors import Stopped
 from utils.tensors import GPU_BLOCK
 
 
@@ -171,16 +169,8 @@ def test_a_step_does_not_walk_through_a_model_that_is_training(monkeypatch):
 )
 def test_a_training_goes_on_on_another_kind_of_device(formats, tmp_path):
     """Fused Adam steps through memory: moments in another memory format than the weights would be permuted."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    schedule = make_schedule(num_epoch=2, eval_interval=0)
     expected, stopped, again = (make_convolutional_training(memory_format) for memory_format in (formats[0], *formats))
-    train(expected, schedule, whole)
-    stop_at(stopped, 4)
-    with pytest.raises(Stopped):
-        train(stopped, schedule, parts)
-    train(again, schedule, parts)
+    train_whole_and_in_parts(expected, stopped, again, make_schedule(num_epoch=2, eval_interval=0), tmp_path)
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=1e-5)
 

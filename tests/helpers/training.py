@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 
 from data.augment import BatchAugment
@@ -12,9 +13,10 @@ from data.loaders import Batch, ProcessLoader
 from data.samplers import EpochSampler, Sizes
 from engine.precision import TorchPrecision
 from engine.step import Training, build_step
-from engine.trainer import Schedule
+from engine.trainer import Schedule, train
 from tests.helpers.losses import mcja_criterion
 from utils.results import TrialScore
+from utils.run.errors import Stopped
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -130,6 +132,17 @@ def rows(folder: Path) -> list[dict[str, str]]:
             {k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "data_wait")}
             for row in csv.DictReader(file)
         ]
+
+
+def train_whole_and_in_parts(whole: Training, stopped: Training, again: Training, schedule: Schedule, folder: Path):
+    """Train ``whole`` without a stop; stop ``stopped`` in its fourth step, and let ``again`` continue it."""
+    for name in ("whole", "parts"):
+        (folder / name).mkdir()
+    train(whole, schedule, folder / "whole")
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        train(stopped, schedule, folder / "parts")
+    train(again, schedule, folder / "parts")
 
 
 def assert_same(training: Training, expected: Training, folder: Path, expected_folder: Path) -> None:

@@ -67,14 +67,19 @@ def test_patterns_name_the_checkpoint_of_each_run(tmp_path):
 
 
 WRONG = [
-    ("- 1", "not a sweep file"),
+    ("- 1", "expected lines of 'key: value'"),
+    ("rows: {a: {}, b: {}, a: {lr: 1}}", "key 'a' is given twice"),
+    ("base: x.yml\nrows: {a: {}}\nseeds: [[1]]", "seeds: [[1]] should be a list of different whole numbers"),
     ("rows: {a: {}}\nseed: [1]", "unknown key 'seed'"),
-    ("rows: []", "rows should map a name to overrides"),
-    ("rows: {a: {}}\nseeds: [1, 1]", "seeds: [1, 1] should be a list of different whole numbers from 0"),
-    ("rows: {a: {}}\ntrials: [11]", "trials: [11] should be"),
-    ("rows: {a b: {}, a-b: {}}", "its folder would be 'a-b'"),
+    ("base: x.yml\nrows: []", "rows should map a name to overrides"),
+    (
+        "base: x.yml\nrows: {a: {}}\nseeds: [1, 1]",
+        "seeds: [1, 1] should be a list of different whole numbers between 0",
+    ),
+    ("base: x.yml\nrows: {a: {}}\ntrials: [11]", "trials: [11] should be"),
+    ("base: x.yml\nrows: {a b: {}, a-b: {}}", "its folder would be 'a-b'"),
     ("rows: {a: {}}", "base should name the configuration"),
-    ("rows: {a: 3}", "3 should map configuration keys to values"),
+    ("base: x.yml\nrows: {a: 3}", "3 should map configuration keys to values"),
     ("rows: {a: [}", "not valid YAML"),
 ]
 

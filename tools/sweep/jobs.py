@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,10 @@ import submitit
 from configs import get_config
 from engine.report import METRICS
 from tools.sweep.plan import Job
-from tools.sweep.program import OUTPUT, MainProgram
+from tools.sweep.program import OUTPUT, POLL_SECONDS, MainProgram
 from utils.run.errors import Stopped, UserError
 from utils.run.interruption import Interruption
 
-POLL_SECONDS = 1.0
 MONTH = 60 * 24 * 30  # minutes; submitit ends a job after two minutes unless it is told otherwise
 
 
@@ -137,7 +137,8 @@ class Watch:
         print(f"stopping {len(self.running)} jobs", flush=True)
         for running in self.running:
             if isinstance(running.handle, submitit.LocalJob):
-                os.kill(int(running.handle.job_id), signal.SIGTERM)  # cancel() would kill it after a second
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(int(running.handle.job_id), signal.SIGTERM)  # cancel() would kill it after a second
             else:
                 running.handle.cancel()
         while any(not running.handle.done() for running in self.running):
@@ -146,10 +147,10 @@ class Watch:
 
 def completed_epochs(job: Job) -> int:
     run = job.run_folder()
-    try:
-        return len(list(csv.DictReader((run / METRICS).open()))) if run else 0
-    except FileNotFoundError:
+    if not run or not (run / METRICS).is_file():
         return 0
+    with (run / METRICS).open() as file:
+        return len(list(csv.DictReader(file)))
 
 
 def last_line(running: Running) -> str:

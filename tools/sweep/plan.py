@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import yaml
 from yacs.config import CfgNode
 
 from configs import get_config
 from configs.continuing import MAY_CHANGE
+from configs.loading import pair
 from configs.resume import check_resume
+from configs.yaml_file import read_yaml
 from tools.sweep.program import arguments, run_folder
 from utils.run.errors import UserError, shown
 from utils.run.folder import CONFIG, RESULTS
@@ -107,49 +108,56 @@ def read_sweep(path: Path, overrides: Sequence[str] = (), *, base: Path | None =
     Raises:
         UserError: not a sweep file. The message names what is wrong.
     """
-    content = _read(path)
+    try:
+        content = read_yaml(path, nested=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such sweep file") from None
     unknown = [key for key in content if key not in KEYS]
     if unknown:
         raise UserError(f"{path}: unknown key {shown(unknown[0])}; a sweep has {', '.join(KEYS)}")
-    rows, seeds = content.get("rows"), content.get("seeds", [8])
-    trials = content.get("trials", [None])
-    if not isinstance(rows, dict) or not rows:
-        raise UserError(f"{path}: rows should map a name to overrides, such as 'no MDA: {{mda_layers: [0, 0, 0, 0]}}'")
-    for name, numbers, low, high in (("seeds", seeds, 0, 2**32 - 1), ("trials", trials, 1, 10)):
-        fits = isinstance(numbers, list) and numbers and len(set(numbers)) == len(numbers)
-        if not fits or not all(number is None or (type(number) is int and low <= number <= high) for number in numbers):
-            raise UserError(f"{path}: {name}: {shown(numbers)} should be a list of different whole numbers from {low}")
-    if len(overrides) % 2:
-        raise UserError(f"command line: overrides are KEY VALUE pairs; {shown(overrides[-1])} has no value")
-    given = dict(zip(overrides[::2], overrides[1::2], strict=True))
+    given = pair(overrides)
     output_dir = Path(given.pop("output_dir", content.get("output_dir", f"sweeps/{path.stem}")))
-    common = _words(content.get("overrides") or {}, path)
-    filled = {str(row): common | _words(values or {}, path) | given for row, values in rows.items()}
-    folders = [folder_name(row) for row in filled]
-    for row, folder in zip(filled, folders, strict=True):
-        if folders.count(folder) > 1 or not folder:
-            raise UserError(f"{path}: row {shown(row)}: its folder would be {folder!r}; give it another name")
     base = base or Path(content.get("base", ""))
     if base == Path():
         raise UserError(f"{path}: base should name the configuration of the rows, such as configs/SYSU_MCJA.yml")
-    return Sweep(base, output_dir, filled, seeds, trials)
+    seeds = _numbers(content, "seeds", path, default=[8], low=0, high=2**32 - 1)
+    trials = _numbers(content, "trials", path, default=[None], low=1, high=10)
+    return Sweep(base, output_dir, _rows(content, path, given), seeds, trials)
+
+
+def _rows(content: dict, path: Path, given: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The overrides of each row: those for all rows, its own, and those of the command line."""
+    rows = content.get("rows")
+    if not isinstance(rows, dict) or not rows:
+        raise UserError(f"{path}: rows should map a name to overrides, such as 'no MDA: {{mda_layers: [0, 0, 0, 0]}}'")
+    common = _words(content.get("overrides") or {}, path)
+    folders = [folder_name(str(row)) for row in rows]
+    for row, folder in zip(rows, folders, strict=True):
+        if folders.count(folder) > 1 or not folder:
+            raise UserError(f"{path}: row {shown(row)}: its folder would be {folder!r}; give it another name")
+    return {str(row): common | _words(values or {}, path) | given for row, values in rows.items()}
+
+
+def _numbers(content: dict, key: str, path: Path, *, default: list, low: int, high: int) -> list:
+    """A list of different whole numbers."""
+    if key not in content:
+        return default
+    numbers = content[key]
+    if (
+        not isinstance(numbers, list)
+        or not numbers
+        or not all(type(number) is int and low <= number <= high for number in numbers)
+        or len(set(numbers)) < len(numbers)
+    ):
+        raise UserError(
+            f"{path}: {key}: {shown(numbers)} should be a list of different whole numbers between {low} and {high}"
+        )
+    return numbers
 
 
 def folder_name(row: str) -> str:
     """A row's name with only characters that belong in a file name."""
     return re.sub(r"[^\w.+=,-]+", "-", row).strip("-.")[:MAX_NAME]
-
-
-def _read(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a sweep file; it has {', '.join(KEYS)}")
-    return content
 
 
 def _words(overrides: object, path: Path) -> dict[str, str]:
