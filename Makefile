@@ -13,7 +13,7 @@ READY = $(VENV)/.mcja-ready
 
 environment: $(READY)
 
-$(READY): requirements.txt requirements-dev.txt tools/install_torchsort.sh
+$(READY): requirements.txt requirements-tools.txt requirements-dev.txt tools/install_torchsort.sh
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed; set PYTHON')"
 	@test -e $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --version >/dev/null 2>&1 || $(RUN) -m ensurepip

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from data.datasets.base import ReIDDataset
-from data.datasets.images import ImageSource
+from data.datasets.images import ImageList, ImageSource
 from data.samplers import EpochSampler
 from utils.run.errors import LoaderDied
 from utils.run.interruption import ignore_signals_in_worker
@@ -37,7 +36,7 @@ class ImageBatches(Dataset):
     Labels and modalities come from ``dataset``, images from ``source``.
     """
 
-    def __init__(self, dataset: ReIDDataset, source: ImageSource):
+    def __init__(self, dataset: ImageList, source: ImageSource):
         self.source = source
         self.labels = torch.from_numpy(dataset.labels)
         self.is_infrared = torch.from_numpy(dataset.infrared)
@@ -124,14 +123,14 @@ Loader = ProcessLoader | DirectLoader
 
 
 def train_loader(
-    dataset: ReIDDataset, source: ImageSource, sampler: EpochSampler, *, num_workers: int, pin_memory: bool
+    dataset: ImageList, source: ImageSource, sampler: EpochSampler, *, num_workers: int, pin_memory: bool
 ) -> Loader:
     """The batches that ``sampler`` lists."""
     return _loader(ImageBatches(dataset, source), sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def ordered_loader(
-    dataset: ReIDDataset,
+    dataset: ImageList,
     source: ImageSource,
     positions: Sequence[int],
     *,

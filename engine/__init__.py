@@ -67,4 +67,4 @@ def build_evaluator(
         dtype=inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype),
     )
     mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
-    return Evaluator(extractor, mser=mser, no_casts=no_casts)
+    return Evaluator(dataset, extractor, mser=mser, no_casts=no_casts)

@@ -22,20 +22,22 @@ class Evaluator:
     """Evaluates models on one test set, on the device of the extractor.
 
     Args:
-        extractor: the extractor of the test set.
+        dataset: the test set.
+        extractor: extracts its features.
         mser: hyper-parameters of MSER, or None for plain ranking only.
         no_casts: a context in which scoring stays in float32, although apex casts everywhere else.
     """
 
     def __init__(
         self,
+        dataset: ReIDDataset,
         extractor: Extractor,
         *,
         mser: MSER | None,
         no_casts: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        self.extractor, self.mser, self.device, self.no_casts = extractor, mser, extractor.device, no_casts
-        self.dataset = extractor.dataset
+        self.dataset, self.extractor, self.mser, self.no_casts = dataset, extractor, mser, no_casts
+        self.device = extractor.device
         self.protocol = self.dataset.protocol(self.dataset, self.dataset.root)
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:

@@ -13,8 +13,7 @@ from ignite.handlers import ProgressBar
 from torch import Tensor, nn
 
 from data.augment import normalise
-from data.datasets.base import ReIDDataset
-from data.datasets.images import ImageSource
+from data.datasets.images import ImageList, ImageSource
 from data.loaders import Batch, Loader, ordered_loader
 from engine.device import no_autotuning
 from utils.features import SPECTRA, Features
@@ -24,7 +23,7 @@ CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
 
 class Extractor:
-    """Extracts the features of one data set with any model. The loaders are kept between calls.
+    """Extracts the features of one list of images with any model. The loaders are kept between calls.
 
     Args:
         source: the source of the images of ``dataset``.
@@ -34,7 +33,7 @@ class Extractor:
 
     def __init__(
         self,
-        dataset: ReIDDataset,
+        dataset: ImageList,
         source: ImageSource,
         device: torch.device,
         *,

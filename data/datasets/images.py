@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from data.datasets.base import ReIDDataset
+from utils.protocols import ImageTable
 from utils.run.errors import UnreadableImage, reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # EPS etc. are excluded: their decoders run other programs
@@ -20,6 +20,23 @@ MAX_PIXELS = 2**25  # larger than any re-ID image, small enough for memory
 
 # Pillow warns of large images; here they are refused instead
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageList(ImageTable, Protocol):
+    """Images to extract features of: a data set, or a folder."""
+
+    root: Path
+
+    @property
+    def advice(self) -> str: ...  # what to do about an image that cannot be read
+
+    @property
+    def labels(self) -> np.ndarray: ...  # (N,) int64
+
+    @property
+    def infrared(self) -> np.ndarray: ...  # (N,) bool
+
+    def __len__(self) -> int: ...
 
 
 class ImageSource(Protocol):
@@ -40,7 +57,7 @@ class ImageFiles:
 
     use_workers = True
 
-    def __init__(self, dataset: ReIDDataset, image_size: tuple[int, int]):
+    def __init__(self, dataset: ImageList, image_size: tuple[int, int]):
         self.paths = [dataset.root / path for path in dataset.paths]
         self.image_size, self.advice = image_size, dataset.advice
 

@@ -87,8 +87,8 @@ def test_a_model_is_left_in_its_mode(dataset, source, model):
 
 
 def test_mixed_precision_gives_the_same_features_and_ranks(dataset, source, model):
-    exact = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=None)
-    mixed = Evaluator(Extractor(dataset, source, CPU, **OPTIONS, dtype=torch.float16), mser=None)
+    exact = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=None)
+    mixed = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS, dtype=torch.float16), mser=None)
     (results, features), (mixed_results, mixed_features) = exact.test(model), mixed.test(model)
     error = np.linalg.norm(features.spectra["original"] - mixed_features.spectra["original"], axis=1)
     error /= np.linalg.norm(features.spectra["original"], axis=1)
@@ -111,16 +111,16 @@ def test_what_is_trained_in_bfloat16_is_not_tested_in_float16():
 
 
 def test_the_best_model_is_selected_by_the_data_sets_settings(dataset, source, model):
-    evaluator = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=None)
+    evaluator = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=None)
     results = evaluator.test_plain(model)
     assert evaluator.select(model) == results["all/1-shot"].mean
     assert any(result.mean != results["all/1-shot"].mean for result in results.values())
 
 
 def test_scoring_is_not_cast_by_apex(dataset, source, model, monkeypatch):
-    plain = Evaluator(Extractor(dataset, source, CPU, **OPTIONS), mser=MSER(5, 3, 0.3))
+    plain = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=MSER(5, 3, 0.3))
     features = plain.test(model)[1]
     expected = plain._score(features, plain.protocol, plain.mser)
     apex = StandInForApex(monkeypatch)
-    evaluator = Evaluator(plain.extractor, mser=plain.mser, no_casts=apex.disable_casts)
+    evaluator = Evaluator(dataset, plain.extractor, mser=plain.mser, no_casts=apex.disable_casts)
     assert evaluator._score(features, evaluator.protocol, evaluator.mser) == expected

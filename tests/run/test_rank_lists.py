@@ -6,12 +6,13 @@ from PIL import Image
 
 from data.datasets import SYSU
 from tools import rank_list
+from utils import rank_lists
 from utils.features import Features
 from utils.protocols import Search
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 
-EDGE = rank_list.MARGIN - 2  # the middle of the left frame of an image, from the corner of its cell
+EDGE = rank_lists.MARGIN - 2  # the middle of the left frame of an image, from the corner of its cell
 
 
 def make_features(identities, cameras, vectors) -> Features:
@@ -21,9 +22,9 @@ def make_features(identities, cameras, vectors) -> Features:
 
 def cell_edge(picture: Image.Image, row: int, column: int) -> np.ndarray:
     """The left frame of a result, from top to bottom: (pixels, 3)."""
-    x = (1 + column) * (rank_list.WIDTH + 2 * rank_list.MARGIN) + rank_list.GAP + EDGE
-    y = row * (rank_list.HEIGHT + 2 * rank_list.MARGIN) + rank_list.MARGIN
-    return np.asarray(picture)[y : y + rank_list.HEIGHT, x].astype(int)
+    x = (1 + column) * (rank_lists.WIDTH + 2 * rank_lists.MARGIN) + rank_lists.GAP + EDGE
+    y = row * (rank_lists.HEIGHT + 2 * rank_lists.MARGIN + rank_lists.CAPTION) + rank_lists.MARGIN
+    return np.asarray(picture)[y : y + rank_lists.HEIGHT, x].astype(int)
 
 
 def test_images_from_the_own_location_are_left_out():
@@ -33,7 +34,7 @@ def test_images_from_the_own_location_are_left_out():
         query=np.array([0]), pool=np.array([1, 2, 3]), query_locations=np.array([2]),
         pool_locations=np.array([2, 1, 4]), galleries={"all/1-shot": (np.array([2, 0, 1]),)}, neighbours="queries",
     )  # fmt: skip
-    ((query, results),) = rank_list.rank_lists(features, search)
+    ((query, results),) = rank_lists.rank_lists(features, search)
     assert query == 0
     assert results.tolist() == [2, 3]
 
@@ -44,19 +45,19 @@ def test_queries_without_a_match_are_left_out():
         query=np.array([0, 1]), pool=np.array([2, 3]), query_locations=np.array([2, 2]),
         pool_locations=np.array([1, 1]), galleries={"all/1-shot": (np.array([0, 1]),)}, neighbours="queries",
     )  # fmt: skip
-    assert [query for query, _ in rank_list.rank_lists(features, search)] == [0]
+    assert [query for query, _ in rank_lists.rank_lists(features, search)] == [0]
 
 
 def test_frames_of_correct_and_wrong_results(tmp_path):
     features = make_features([1, 1, 2], [3, 1, 1], np.eye(3))
     for path in features.paths:
         Image.new("RGB", (20, 40)).save(tmp_path / path)
-    picture = rank_list.draw(features, tmp_path, [(0, np.array([1, 2]))], 2)
-    assert (cell_edge(picture, 0, 0) == rank_list.CORRECT).all()
+    picture = rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1, 2]))])
+    assert (cell_edge(picture, 0, 0) == rank_lists.CORRECT).all()
     wrong = cell_edge(picture, 0, 1)
-    red, white = (wrong == rank_list.WRONG).all(axis=1), (wrong == rank_list.WHITE).all(axis=1)
-    assert (red | white).all()
-    assert red.sum() > white.sum() > 0
+    orange, white = (wrong == rank_lists.WRONG).all(axis=1), (wrong == rank_lists.WHITE).all(axis=1)
+    assert (orange | white).all()
+    assert orange.sum() > white.sum() > 0
     assert (np.diff(white.astype(int)) == 1).sum() > 3  # several gaps
 
 
@@ -65,7 +66,7 @@ def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(
         UserError, match=r"0\.png: No such file or directory; if the data set has moved, give --data-root"
     ):
-        rank_list.draw(features, tmp_path, [(0, np.array([1]))], 1)
+        rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1]))])
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_the_program_draws_a_moved_data_set(run_folder, sysu_root, tmp_path, cap
         for row in range(2):
             for column in range(3):
                 colours = {tuple(colour) for colour in cell_edge(picture, row, column).tolist()}
-                assert colours in ({rank_list.CORRECT}, {rank_list.WRONG, rank_list.WHITE})
+                assert colours in ({rank_lists.CORRECT}, {rank_lists.WRONG, rank_lists.WHITE})
 
 
 @pytest.mark.parametrize(

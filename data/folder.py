@@ -1,0 +1,57 @@
+"""Images of any folder, without identities."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.datasets.images import read_image
+from utils.run.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+GREY = 4.0  # infrared: the mean difference between the largest and the smallest channel is below this, of 255
+SMALL = (32, 16)  # size at which the colours of an image are looked at
+
+
+class FolderImages:
+    """Images below a folder, with what the extraction needs to know of a data set.
+
+    Args:
+        root: the folder.
+        paths: of the images, relative to ``root``.
+        infrared: (N,) bool, which of the images are infrared.
+    """
+
+    advice = "remove it from the folder"
+
+    def __init__(self, root: Path, paths: list[str], infrared: np.ndarray):
+        self.root, self.paths, self.infrared = root, np.array(paths, dtype=str), infrared
+        # not known: numbers that no data set uses
+        self.identities = self.cameras = self.labels = np.full(len(paths), -1, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def list_images(root: Path) -> list[str]:
+    """Paths of the images below ``root``, relative to it, sorted. Hidden files and folders are left out.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+    relative = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in ENDINGS)
+    paths = sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))
+    if not paths:
+        raise UserError(f"{root}: no image in it ({', '.join(ENDINGS)})")
+    return paths
+
+
+def looks_infrared(path: Path) -> bool:
+    """Whether an image has almost no colour, as infrared images have.
+
+    Raises:
+        UnreadableImage: it cannot be decoded.
+    """
+    image = read_image(path, SMALL).astype(np.int16)
+    return float((image.max(axis=0) - image.min(axis=0)).mean()) < GREY
