@@ -14,8 +14,8 @@ from utils.run.errors import UserError
 HEIGHT, WIDTH = 128, 64  # of an image, in pixels
 MARGIN, GAP, FRAME = 8, 24, 3  # in pixels: around an image, between query and results, width of a frame
 CAPTION = 14  # height of a caption in pixels
-# blue and orange are told apart with every kind of colour blindness
-CORRECT, WRONG, WHITE, GREY = (0, 90, 181), (220, 90, 0), (255, 255, 255), (60, 60, 60)
+# blue and orange of Okabe and Ito, told apart with every kind of colour blindness
+CORRECT, WRONG, WHITE, GREY = (0, 114, 178), (213, 94, 0), (255, 255, 255), (60, 60, 60)
 
 
 class Shown(NamedTuple):
