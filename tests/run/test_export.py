@@ -121,7 +121,7 @@ def test_no_paths_of_the_machine_are_in_the_files(exported):
 def test_the_onnx_program_of_the_docs(exported, model, sysu_root, monkeypatch, capsys, tmp_path):
     """Its embeddings are the features of the project, and it prints their similarities."""
     program = programs()[0]
-    assert len([line for line in program.splitlines() if line]) <= 20
+    assert len(program.splitlines()) <= 20
     (tmp_path / "similarities.py").write_text(program)
     for number, path in enumerate(sorted((sysu_root / "cam1").rglob("*.jpg"))[:7]):
         Image.open(path).resize((70, 150)).save(tmp_path / f"{number}.png")  # another size than the network's
