@@ -57,7 +57,7 @@ class Output:
         self.count += 1
         with matplotlib.rc_context(style(INK, GRID)):
             buffer = io.StringIO()
-            drawing.draw().savefig(buffer, format="svg", dpi=DPI / 2, metadata={"Date": None})
+            drawing.draw().savefig(buffer, format="svg", dpi=DPI / 2)
         if self.folder:
             with matplotlib.rc_context(style(**PAPER)):
                 figure = drawing.draw()
@@ -77,7 +77,7 @@ class Output:
 
 def _for_page(svg: str, number: int) -> str:
     """The ``<svg>`` element, in the colours of the page's theme, with names that are unique on the page."""
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for colour, value in THEME.items():
         svg = svg.replace(colour, value)
     used = set(re.findall(r"#([\w-]+)", svg))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from utils.run.errors import UserError, reason
 from utils.run.folder import CONFIG, RESULTS
 
 FEATURES = "features.npz"
+NAME = re.compile(r"(?P<prefix>.*)_Time-[\d_-]*\d(_(?P<desc>.*))?")  # of a run folder
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def open_runs(folders: Sequence[Path], data_root: Path | None, device: torch.dev
     Raises:
         UserError: a folder is not that of a complete run, or its model or data set is missing.
     """
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+    full = [folder.resolve().name for folder in folders]
+    short = [NAME.sub(lambda found: found["desc"] or found["prefix"], name) for name in full]
+    names = next((names for names in (short, full) if len(set(names)) == len(names)), list(map(str, folders)))
     return [open_run(folder, name, data_root, device) for folder, name in zip(folders, names, strict=True)]
 
 
