@@ -81,7 +81,7 @@ def _for_page(svg: str, number: int) -> str:
     for colour, value in THEME.items():
         svg = svg.replace(colour, value)
     used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r' id="([\w-]+)"', lambda found: f' id="f{number}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="f{number}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>f{number}-", svg)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
     return re.sub(r"<svg[^>]*>", _opening(width, height), svg, count=1)
