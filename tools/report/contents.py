@@ -175,7 +175,7 @@ def example_lists(run: Run, rankings: dict[str, Ranking], kind: Examples, output
     rows: list[list[rank_lists.Shown]] = []
     for query in kind.queries:
         shown = {name: shown_results(run, ranking, query) for name, ranking in rankings.items()}
-        rows += shown.values()
+        rows += [[first._replace(caption=f"{first.caption}\n{name}"), *rest] for name, (first, *rest) in shown.items()]
         precision = ", ".join(f"{name} {100 * ranking.precision[query]:.1f} %" for name, ranking in rankings.items())
         lists.append(RankList({name: list(map(_cell, row)) for name, row in shown.items()}, f"AP: {precision}"))
     output.rank_lists(f"{prefix}rank_lists_{kind.title.lower().replace(' ', '_')}", rows)
