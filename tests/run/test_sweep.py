@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,12 @@ from configs import get_config
 from main import parse_arguments as main_arguments
 from tests.helpers.runs import arguments
 from tools.sweep.__main__ import gpu_slots, main, parse_arguments
-from tools.sweep.jobs import build_executor
+from tools.sweep.jobs import Watch, build_executor
 from tools.sweep.plan import folder_name, read_sweep
 from tools.sweep.table import CSV_FIELDS, Record, Table, collect, csv_text, paired_difference, read_csv, write_tables
 from utils.results import TrialScore
 from utils.run.cli import run_program
-from utils.run.errors import UserError
+from utils.run.errors import Stopped, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,6 +204,44 @@ def test_slurm_options(tmp_path, monkeypatch):
     }  # fmt: skip
     assert executor.parameters == expected
     assert executor._executor.max_num_timeout == 100  # how often a run may be queued again
+
+
+def pretend_slurm(folder: Path, monkeypatch, *, sbatch: str) -> None:
+    """Commands of a cluster that only note what they are asked for."""
+    commands = {
+        "srun": "",
+        "sbatch": sbatch,
+        "scancel": 'touch "$0.$1"',
+        "sacct": """
+            echo "JobID|State|NodeList"
+            for job in 1 2 3; do
+                if [ -e "${0%sacct}scancel.$job" ]; then state=CANCELLED; else state=PENDING; fi
+                echo "$job|$state|"
+            done""",
+    }
+    for name, script in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_jobs_on_slurm_are_submitted_together_and_cancelled_by_a_signal(tmp_path, monkeypatch):
+    submit = 'n=$(($(cat "$0.n" 2>/dev/null || echo 0) + 1)); echo $n > "$0.n"; echo Submitted batch job $n'
+    pretend_slurm(tmp_path, monkeypatch, sbatch=submit)
+    jobs = read_sweep(write(tmp_path, seeds=[1, 2, 3])).jobs()
+    watch = Watch(build_executor(tmp_path / "jobs", "gpu,time=60"), jobs, ["0"] * 3)
+    monkeypatch.setattr(watch, "look", lambda job: job.job.seed == 1 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        watch.run()
+    assert sorted(path.name for path in tmp_path.glob("scancel.*")) == ["scancel.1", "scancel.2", "scancel.3"]
+    assert "#SBATCH --time=60" in next((tmp_path / "jobs").glob("*.sh")).read_text()
+
+
+def test_what_sbatch_refuses_is_an_error(tmp_path, monkeypatch):
+    pretend_slurm(tmp_path, monkeypatch, sbatch="echo invalid partition specified: gpu >&2; exit 1")
+    watch = Watch(build_executor(tmp_path / "jobs", "gpu,time=60"), read_sweep(write(tmp_path)).jobs(), ["0"])
+    with pytest.raises(UserError, match="sbatch: .*invalid partition specified: gpu"):
+        watch.run()
 
 
 def test_on_slurm_all_runs_are_submitted_at_once():

@@ -150,8 +150,8 @@ class Watch:
                     os.kill(int(running.handle.job_id), signal.SIGTERM)  # cancel() would kill it after a second
             else:
                 running.handle.cancel()
-        while any(not running.handle.done() for running in self.running):
-            time.sleep(POLL_SECONDS / 10)
+        while any(not running.handle.done(force_check=True) for running in self.running):
+            time.sleep(POLL_SECONDS)
 
 
 def completed_epochs(job: Job) -> int:
