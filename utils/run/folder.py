@@ -56,7 +56,7 @@ class RunFolder:
         for name in (CONFIG, CONDITIONS):
             if not (path / name).is_file():
                 raise UserError(f"--continue: {path} is not a run folder: it holds no {name}")
-        run = cls(path, _read_conditions(path / CONDITIONS))
+        run = cls(path, read_conditions(path / CONDITIONS))
         remove_partial_files(path)
         return run
 
@@ -135,7 +135,12 @@ def _environment(device: str) -> dict[str, object]:
     return {"device": device, "commit": commit(), "versions": versions()}
 
 
-def _read_conditions(path: Path) -> dict:
+def read_conditions(path: Path) -> dict:
+    """The content of ``run.json``.
+
+    Raises:
+        UserError: it cannot be read, or holds no seed.
+    """
     try:
         conditions = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
