@@ -113,7 +113,7 @@ def test_what_is_trained_in_bfloat16_is_not_tested_in_float16():
 def test_the_best_model_is_selected_by_the_data_sets_settings(dataset, source, model):
     evaluator = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=None)
     results = evaluator.test_plain(model)
-    assert evaluator.select(model) == results["all/1-shot"].mean
+    assert evaluator.select(model).score == results["all/1-shot"].mean
     assert any(result.mean != results["all/1-shot"].mean for result in results.values())
 
 

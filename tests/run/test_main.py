@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from configs import get_config
-from engine.evaluator import Evaluator
+from engine.evaluator import Evaluation, Evaluator
 from main import Parts, main, trained_models
 from models import MCJA
 from tests.helpers.apex import StandInForApex
@@ -97,7 +97,7 @@ def test_re_ranking_without_the_extra_spectra(regdb_root, tmp_path):
 
 def test_the_best_and_the_last_model_are_tested(roots, tmp_path, monkeypatch):
     scores = iter([60.0, 40.0])  # of epochs 1 and 2
-    monkeypatch.setattr(Evaluator, "select", lambda self, model: TrialScore(*[next(scores)] * 6))
+    monkeypatch.setattr(Evaluator, "select", lambda self, model: Evaluation(TrialScore(*[next(scores)] * 6)))
     folder = run(tmp_path, *arguments(tmp_path, "regdb", roots["regdb"], mser="false", lr="0.05"))
     results = json.loads((folder / "results.json").read_text())
     assert results["best_epoch"] == 1
