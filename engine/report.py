@@ -60,7 +60,7 @@ class Report:
         text = describe(values)
         self.progress_bar.set_postfix_str(f"training {training_left} left")
         self.values.set_description_str(text)
-        logger.info("%s %s, left %s, training %s", where, text, epoch_left, training_left, extra={IN_BAR: True})
+        logger.info("%s %s, left: epoch %s, training %s", where, text, epoch_left, training_left, extra={IN_BAR: True})
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, iteration)
 
