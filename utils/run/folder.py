@@ -113,10 +113,7 @@ def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "
         UserError: the folder cannot be made.
     """
     parent = Path(output_dir) / dataset
-    name = f"{prefix}_Time-{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    if desc:
-        plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES]
-        name += "_" + plain.decode(errors="ignore")
+    name = folder_name(prefix, f"{datetime.now():%Y-%m-%d_%H-%M-%S}", desc)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in count(1):
@@ -129,6 +126,12 @@ def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "
     except OSError as error:
         raise UserError(f"{parent}: the run folder cannot be made there ({error.strerror}); set output_dir") from None
     return folder
+
+
+def folder_name(prefix: str, time: str, desc: str) -> str:
+    """``<prefix>_Time-<time>[_<desc>]``, with ``-`` for what does not belong in a file name in ``desc``."""
+    plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES].decode(errors="ignore")
+    return f"{prefix}_Time-{time}" + (f"_{plain}" if desc else "")
 
 
 def _environment(device: str) -> dict[str, object]:
