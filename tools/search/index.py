@@ -117,7 +117,7 @@ def open_index(gallery: Path, embed: Embedder, cache: Path, spectra: Sequence[st
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)  # embeddings and paths of photographs are private
     except OSError as error:
         raise UserError(f"--cache: {cache} cannot be made ({error.strerror})") from None
-    with closing_lock(cache):
+    with locked(cache):
         old = FolderIndex.load(cache / INDEX, embed.digest)
         if old and not set(spectra) <= old.images.spectra.keys():
             old = None
@@ -153,7 +153,7 @@ def updated(
         spectra = list(old.images.spectra)
     new = [path for path in found if path not in current and path not in unreadable]
     print(f"index: {len(current):,} images kept, {len(new):,} to embed ({cache})", flush=True)
-    index, saved = FolderIndex(embed.digest, joined(parts), unreadable), time.monotonic()
+    saved = time.monotonic()
     with tqdm(total=len(new), desc="embed", unit=" images", leave=False, disable=None) as bar:
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
@@ -250,7 +250,7 @@ def cache_folder(parent: Path | None, gallery: Path, digest: str) -> Path:
 
 
 @contextmanager
-def closing_lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Inside this context, no other process updates the index in ``folder``."""
     lock = FolderLock(folder)
     try:

@@ -1,7 +1,7 @@
 "use strict";
 
 const part = (id) => document.getElementById(id);
-let maxBytes = Infinity;
+let gallery = { images: 0, max_bytes: Infinity, mser: false };
 let chosen = null; // the image that was searched last
 let searches = 0; // a late answer to an earlier search is not shown
 
@@ -36,7 +36,7 @@ async function search() {
   preview.src = URL.createObjectURL(file);
   preview.hidden = false;
   part("results").replaceChildren();
-  if (file.size > maxBytes) return say(`The image has more than ${maxBytes / 2 ** 20} MB.`, true);
+  if (file.size > gallery.max_bytes) return say(`The image has more than ${gallery.max_bytes / 2 ** 20} MB.`, true);
   say("Searching …");
   const modality = document.querySelector("input[name=modality]:checked").value;
   try {
@@ -47,7 +47,7 @@ async function search() {
     const found = await response.json();
     if (number !== searches) return;
     const kind = found.infrared ? "infrared" : "visible";
-    say(`${file.name}: ${kind}${found.guessed ? " (guessed from its colours)" : ""}. Rank and cosine similarity:`);
+    say(`${file.name}: ${kind}${found.guessed ? " (guessed from its colours)" : ""}. Rank and cosine similarity of each image:`);
     part("results").replaceChildren(...found.results.map(item));
   } catch (error) {
     if (number === searches) say(`Not searched: ${error.message}`, true);
@@ -75,8 +75,8 @@ window.addEventListener("drop", (event) => {
   choose(event.dataTransfer.files);
 });
 
-fetch("/gallery").then((response) => response.json()).then((gallery) => {
-  maxBytes = gallery.max_bytes;
-  part("size").textContent = `in ${gallery.images.toLocaleString("en")} images`;
+fetch("/gallery").then((response) => response.json()).then((answer) => {
+  gallery = answer;
+  part("size").textContent = `in ${gallery.images.toLocaleString("en")} images${gallery.mser ? ", re-ranked with MSER" : ""}`;
   document.querySelector(`input[name=modality][value=${gallery.modality}]`).checked = true;
 });

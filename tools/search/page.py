@@ -89,7 +89,8 @@ def make_app(searcher: Searcher, *, infrared: bool | None, results: int) -> Fast
 
     @app.get("/gallery")
     def gallery() -> dict[str, object]:
-        return {"images": len(searcher.images), "modality": proposed, "max_bytes": MAX_BYTES}
+        mser = searcher.mser is not None
+        return {"images": len(searcher.images), "modality": proposed, "mser": mser, "max_bytes": MAX_BYTES}
 
     @app.get("/images/{position}")
     def image(position: int) -> Response:
@@ -155,7 +156,7 @@ def rank_upload(searcher: Searcher, content: bytes, infrared: bool | None, resul
             query = open_query(path, infrared)
             (ranked,) = searcher([query], results)
         except UserError as error:
-            raise HTTPException(400, str(error).replace(str(path), "the image")) from None
+            raise HTTPException(400, str(error).removeprefix(f"{path}: ")) from None
     return {
         "infrared": query.infrared,
         "guessed": query.guessed,
