@@ -27,6 +27,7 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 
+from benchmarks import search as benchmark  # noqa: E402
 from tools.search import __main__ as program  # noqa: E402
 from tools.search import index, nearest, page, searcher  # noqa: E402
 from tools.search.embedding import Embedder  # noqa: E402
@@ -343,13 +344,16 @@ def test_galleries_without_an_image(words, query, tmp_path, capsys):
     assert f"{folder}: none of its 1 images can be read" in refused(capsys, [*words, "--query", str(query)])
 
 
-def test_a_name_with_a_line_break_is_printed_in_one_line(words, gallery, query, capsys):
-    name = "a\nrank 1\x1b[31m.jpg"
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\nrank 1\x1b[31m.jpg", r"a\nrank 1\x1b[31m.jpg"), (os.fsdecode(b"latin-\xe4.jpg"), r"latin-\udce4.jpg")],
+)
+def test_names_that_cannot_be_printed_are_escaped(name, shown, words, gallery, query, capsys):
     shutil.copy(query, gallery / name)
     assert search(words, "--query", query)[0]["results"][0]["path"] == str(gallery / name)
     printed = capsys.readouterr().out
-    assert r"a\nrank 1\x1b[31m.jpg" in printed
-    assert "\x1b" not in printed
+    assert f"/{shown}'\n" in printed
+    assert name not in printed
 
 
 @pytest.mark.parametrize(
@@ -429,6 +433,19 @@ def test_an_approximate_index_is_kept_until_the_images_change(words, gallery, qu
     assert found["results"][0]["path"] == str(gallery / "new.jpg")
     (new,) = (tmp_path / "cache").rglob("*.faiss")
     assert new != file
+
+
+def test_a_report_of_the_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "RENDERED", 5)
+    monkeypatch.setattr(benchmark, "CENTRES", 100)
+    sizes = ["--images", "200", "--embeddings", "2000", "--queries", "20", "--repeats", "1", "--dimensions", "16"]
+    assert benchmark.main([*sizes, "--json", str(tmp_path / "search.json")]) == 0
+    rows = json.loads((tmp_path / "search.json").read_text())["rows"]
+    methods = ["embed", "open, nothing has changed", "update, 2 have changed", "exact", "exact", "ivf", "hnsw"]
+    assert [row["method"] for row in rows] == methods
+    recalls = [row["recall@10"] for row in rows[4:]]
+    assert recalls[0] == 1
+    assert min(recalls) > 0.5
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -22,8 +22,11 @@ function item(result) {
   image.alt = `image ${result.rank} cannot be shown`;
   image.loading = "lazy";
   image.src = result.image;
+  const path = element("span");
+  // long paths may be broken after a slash
+  path.append(...result.path.split(/(?<=\/)/).flatMap((name) => [name, element("wbr")]));
   const made = element("li");
-  made.append(image, element("b", `${result.rank}: ${result.score.toFixed(3)}`), element("span", result.path));
+  made.append(image, element("b", `${result.rank}: ${result.score.toFixed(3)}`), path);
   return made;
 }
 
