@@ -529,6 +529,7 @@ def test_uploads_that_are_refused(content, status, message, client, tmp_path):
     assert not list((tmp_path / "uploads").iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_upload_with_too_many_pixels(client, tmp_path):
     """A few kilobytes that would fill 400 MB."""
     content = encoded(Image.new("1", (12_000, 12_000)))
