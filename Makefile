@@ -1,4 +1,4 @@
-# make demo | test | test-faults | lint | bench | bench-gpu | environment | setup | clean-demo
+# make demo | report | gallery | test | test-faults | lint | bench | bench-gpu | environment | setup | clean-demo
 # VENV=DIR uses another virtual environment than .venv; PYTHON=python3.12 creates it with another Python.
 VENV ?= .venv
 PYTHON ?= python3
@@ -9,7 +9,7 @@ PIP = $(RUN) -m pip --disable-pip-version-check
 # Written after everything is installed, so an interrupted installation is continued by the next make.
 READY = $(VENV)/.mcja-ready
 
-.PHONY: environment setup demo test test-faults lint bench bench-gpu clean-demo
+.PHONY: environment setup demo report gallery test test-faults lint bench bench-gpu clean-demo
 
 environment: $(READY)
 
@@ -29,6 +29,17 @@ setup:
 
 demo: $(READY)
 	@$(RUN) -m tools.demo
+
+# The newest complete run of the demo.
+DEMO = $(patsubst %/results.json,%,$(lastword $(sort $(wildcard demo/runs/sysu/*/results.json))))
+
+report: $(READY)
+	$(if $(DEMO),,$(error there is no complete run in demo/runs/sysu; run `make demo` first))
+	$(RUN) -m tools.report $(DEMO) --out demo/report.html
+
+# The pictures of the docs; screenshots need chromium and chromedriver.
+gallery: $(READY)
+	$(RUN) -m tools.gallery
 
 test: $(READY)
 	$(RUN) -m pytest --durations=10 --durations-min=1

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data.datasets.images import read_image
-from utils.run.errors import UserError
+from utils.run.errors import UnreadableImage, UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 GREY = 4.0  # infrared: the mean difference between the largest and the smallest channel is below this, of 255
@@ -55,3 +55,26 @@ def looks_infrared(path: Path) -> bool:
     """
     image = read_image(path, SMALL).astype(np.int16)
     return float((image.max(axis=0) - image.min(axis=0)).mean()) < GREY
+
+
+def open_folder(root: Path, *, infrared: bool | None = None) -> tuple[FolderImages, list[str]]:
+    """The images below ``root`` that can be decoded, and for each of the others a line that says why it cannot.
+
+    Args:
+        infrared: whether the images are infrared; None: guessed for each image from its colours.
+
+    Raises:
+        UserError: there is no such folder, or no image in it that can be decoded.
+    """
+    modalities: dict[str, bool] = {}
+    problems: list[str] = []
+    for path in list_images(root):
+        try:
+            guess = looks_infrared(root / path)  # also decodes the image
+        except UnreadableImage as error:
+            problems.append(str(error))
+        else:
+            modalities[path] = guess if infrared is None else infrared
+    if not modalities:
+        raise UserError(f"{root}: none of its {len(problems)} images can be decoded; the first one is {problems[0]}")
+    return FolderImages(root, list(modalities), np.array(list(modalities.values()))), problems

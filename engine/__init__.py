@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from data import build_augment, build_sampler, build_source
 from data.datasets.base import ReIDDataset
+from data.datasets.images import ImageList, ImageSource
 from data.loaders import train_loader
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
@@ -58,13 +59,18 @@ def build_evaluator(
     no_casts: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Evaluator:
     """Evaluation on the test set ``dataset``, as configured."""
-    extractor = Extractor(
-        dataset,
-        build_source(cfg, dataset, device),
+    extractor = build_extractor(cfg, dataset, build_source(cfg, dataset, device), device)
+    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
+    return Evaluator(dataset, extractor, mser=mser, no_casts=no_casts)
+
+
+def build_extractor(cfg: CfgNode, images: ImageList, source: ImageSource, device: torch.device) -> Extractor:
+    """Extraction of the features of any list of images, in the configured batches and precision."""
+    return Extractor(
+        images,
+        source,
         device,
         batch_size=cfg.test_batch_size,
         num_workers=cfg.num_workers,
         dtype=inference_dtype(device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype),
     )
-    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
-    return Evaluator(dataset, extractor, mser=mser, no_casts=no_casts)

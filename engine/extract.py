@@ -92,14 +92,15 @@ class Extractor:
         def step(engine: Engine, batch: Batch) -> None:
             images = send(batch.images, self.device)
             positions.append(batch.indices)
-            embeddings.append(torch.stack([self._embed(model, spectrum(images, name)) for name in spectra]))
+            embeddings.append(torch.stack([self.embed(model, spectrum(images, name)) for name in spectra]))
 
         engine = Engine(step)
         ProgressBar(desc=f"test ({modality})", persist=False, disable=None).attach(engine)
         engine.run(loader)
         return torch.cat(positions).numpy(), torch.cat(embeddings, dim=1).cpu().numpy()
 
-    def _embed(self, model: nn.Module, images: Tensor) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 images on the device -> (B, D) float32 embeddings, in the mode of the model."""
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             return model(normalise(images)).float()
 

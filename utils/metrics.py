@@ -19,6 +19,13 @@ class Metrics(NamedTuple):
     mINP: float
 
 
+class MatchRanks(NamedTuple):
+    """Ranks of the matches of each query, from 1; zeros for queries without a match."""
+
+    identity: np.ndarray  # (queries,) rank of the query's identity among the identities
+    images: np.ndarray  # (queries, max matches) ranks of the matching images, ascending, zeros after the last match
+
+
 def retrieval_metrics(
     distance: np.ndarray | Tensor,
     query_ids: np.ndarray,
@@ -40,6 +47,25 @@ def retrieval_metrics(
     Raises:
         ValueError: the shapes do not fit, a distance is NaN, or no query has a match.
     """
+    ranks = match_ranks(distance, query_ids, query_cameras, gallery_ids, gallery_cameras)
+    matched = ranks.identity > 0
+    if not matched.any():
+        raise ValueError("no query has a match in the gallery")
+    return Metrics(
+        cmc=cmc(ranks.identity[matched], len(np.unique(gallery_ids))),
+        mAP=float(average_precision(ranks.images[matched]).mean()),
+        mINP=float(inverse_negative_penalty(ranks.images[matched]).mean()),
+    )
+
+
+def match_ranks(
+    distance: np.ndarray | Tensor,
+    query_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_ids: np.ndarray,
+    gallery_cameras: np.ndarray,
+) -> MatchRanks:
+    """Ranks of the matches of each query; the arguments and errors are those of :func:`retrieval_metrics`."""
     distance = as_tensor(distance if isinstance(distance, Tensor) else np.asarray(distance))
     if distance.dtype != torch.float32:
         distance = distance.double()
@@ -59,15 +85,7 @@ def retrieval_metrics(
     query_numbers, gallery_numbers = _numbered(query_ids, gallery_ids)
     labels = (query_numbers, query_cameras, gallery_numbers, gallery_cameras)
     ranks = kernels_for(distance.device).rank_matches(distance, *(as_tensor(x).to(distance.device) for x in labels))
-    identity_rank, image_ranks = (values.cpu().numpy() for values in ranks)
-    matched = identity_rank > 0
-    if not matched.any():
-        raise ValueError("no query has a match in the gallery")
-    return Metrics(
-        cmc=cmc(identity_rank[matched], len(np.unique(gallery_ids))),
-        mAP=float(average_precision(image_ranks[matched]).mean()),
-        mINP=float(inverse_negative_penalty(image_ranks[matched]).mean()),
-    )
+    return MatchRanks(*(values.cpu().numpy() for values in ranks))
 
 
 def _numbered(query_ids: np.ndarray, gallery_ids: np.ndarray) -> list[np.ndarray]:
@@ -85,7 +103,7 @@ def average_precision(ranks: np.ndarray) -> np.ndarray:
     """Mean over the matches of ordinal / rank.
 
     Args:
-        ranks: (queries, max matches) ranks of the matches, ascending, zeros after the last match.
+        ranks: (queries, max matches), see :class:`MatchRanks`; each query has a match.
 
     Returns:
         (queries,)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -80,61 +80,64 @@ def score(
 def _score(features: Features, protocol: Sequence[Search], mser: MSER | None, device: torch.device) -> Results:
     results: dict[str, SettingResult] = {}
     for search in protocol:
-        results |= _plain(features, search, device)
+        results |= _settings(search, features.identities, device, plain_distances(features, search, device))
     if mser:
         for search in protocol:
-            reranked = _reranked(features, search, mser, device)
+            reranked = _settings(search, features.identities, device, mser_distances(features, search, mser, device))
             results |= {f"{name}/mser": result for name, result in reranked.items()}
     return results
 
 
-def _plain(features: Features, search: Search, device: torch.device) -> dict[str, SettingResult]:
-    """Settings scored by cosine distance."""
+class Distances(NamedTuple):
+    """Distances of one search."""
+
+    to_gallery: Callable[[Tensor], Tensor]  # columns of the gallery pool (Ng,) -> distances of the queries (Nq, Ng)
+    reverse: Callable[[], Tensor]  # () -> distances of the gallery pool to the queries (N, Nq)
+
+
+def plain_distances(features: Features, search: Search, device: torch.device) -> Distances:
+    """Negative cosine similarities, computed for the whole gallery pool at once."""
     query, pool = (features.normalised(SPECTRA[:1], side, device)[0] for side in (search.query, search.pool))
     distance = (query @ pool.T).neg_()
-    return _settings(
-        search, features.identities, device, lambda columns: distance.index_select(1, columns), lambda: distance.T
-    )
+    return Distances(lambda columns: distance.index_select(1, columns), lambda: distance.T)
 
 
-def _reranked(features: Features, search: Search, mser: MSER, device: torch.device) -> dict[str, SettingResult]:
-    """Settings scored by MSER's distance."""
+def mser_distances(features: Features, search: Search, mser: MSER, device: torch.device) -> Distances:
+    """MSER's distances."""
     reranker = Reranker(  # no local variables: the normalised features are freed when it is built
         features.normalised(SPECTRA[:1], search.query, device),
         features.normalised(mser.spectra, search.pool, device),
         mser,
         neighbours=search.neighbours,
     )
-    return _settings(search, features.identities, device, reranker.distance, reranker.reverse_distance)
+    return Distances(reranker.distance, reranker.reverse_distance)
 
 
 def _settings(
-    search: Search,
-    identities: np.ndarray,
-    device: torch.device,
-    distance: Callable[[Tensor], Tensor],
-    reverse_distance: Callable[[], Tensor],
+    search: Search, identities: np.ndarray, device: torch.device, distances: Distances
 ) -> dict[str, SettingResult]:
     """Every setting of one search.
 
     Args:
         identities: the identities of all images.
-        distance: a function, columns of the gallery pool (Ng,) -> distances of the queries to them (Nq, Ng).
-        reverse_distance: a function, () -> distances of the gallery pool to the queries (N, Nq).
     """
     query = identities[search.query], search.query_locations
     pool = identities[search.pool], search.pool_locations
     results = {
         name: SettingResult(
             tuple(
-                _trial(distance(torch.from_numpy(columns).to(device)), *query, *(values[columns] for values in pool))
+                _trial(
+                    distances.to_gallery(torch.from_numpy(columns).to(device)),
+                    *query,
+                    *(values[columns] for values in pool),
+                )
                 for columns in trials
             )
         )
         for name, trials in search.galleries.items()
     }
     if search.reverse:
-        results[search.reverse] = SettingResult((_trial(reverse_distance(), *pool, *query),))
+        results[search.reverse] = SettingResult((_trial(distances.reverse(), *pool, *query),))
     return results
 
 

@@ -9,20 +9,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.features import Features
 from utils.protocols import Search
-from utils.run.errors import UserError
+from utils.run.errors import UserError, reason
 
 HEIGHT, WIDTH = 128, 64  # of an image, in pixels
 MARGIN, GAP, FRAME = 8, 24, 3  # in pixels: around an image, between query and results, width of a frame
-CAPTION = 14  # height of a caption in pixels
-# blue and orange are told apart with every kind of colour blindness
-CORRECT, WRONG, WHITE, GREY = (0, 90, 181), (220, 90, 0), (255, 255, 255), (60, 60, 60)
+CAPTION = 14  # height of a line of a caption in pixels
+# blue and orange of Okabe and Ito, told apart with every kind of colour blindness
+CORRECT, WRONG, WHITE, GREY = (0, 114, 178), (213, 94, 0), (255, 255, 255), (60, 60, 60)
 
 
 class Shown(NamedTuple):
     """An image of a rank list. The frame is solid blue if it is correct, dashed orange if it is wrong, else grey."""
 
     path: Path
-    caption: str = ""  # one short line below the image
+    caption: str = ""  # short lines below the image
     correct: bool | None = None  # None for queries, and for results whose identity is not known
 
 
@@ -37,11 +37,12 @@ def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray
     columns = next(iter(search.galleries.values()))[0]
     gallery, locations = search.pool[columns], search.pool_locations[columns]
     query_features, gallery_features = (
-        features.normalised(["original"], positions)[0].numpy() for positions in (search.query, gallery)
+        features.normalised(["original"], positions)[0] for positions in (search.query, gallery)
     )
+    similarity = (query_features @ gallery_features.T).numpy()
     lists = []
     for row, (query, location) in enumerate(zip(search.query, search.query_locations, strict=True)):
-        ranked = np.argsort(-(gallery_features @ query_features[row]), kind="stable")
+        ranked = np.argsort(-similarity[row], kind="stable")
         ranked = gallery[ranked[locations[ranked] != location]]
         if (features.identities[ranked] == features.identities[query]).any():
             lists.append((int(query), ranked))
@@ -51,6 +52,15 @@ def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray
 def first_match(features: Features, query: int, results: np.ndarray) -> int:
     """Index of the first correct result."""
     return int((features.identities[results] == features.identities[query]).argmax())
+
+
+def best_to_worst(
+    features: Features, lists: Sequence[tuple[int, np.ndarray]], count: int
+) -> list[tuple[int, np.ndarray]]:
+    """At most ``count`` of the rank lists, evenly spaced, from the earliest first match to the latest."""
+    order = np.argsort([first_match(features, *ranked) for ranked in lists], kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    return [lists[index] for index in chosen]
 
 
 def shown(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
@@ -77,8 +87,8 @@ def draw(rows: Sequence[Sequence[Shown]]) -> Image.Image:
     Raises:
         UserError: an image cannot be read.
     """
-    columns = max(map(len, rows))
-    step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN + CAPTION
+    columns, lines = max(map(len, rows)), max(shown.caption.count("\n") + 1 for row in rows for shown in row)
+    step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN + CAPTION * lines
     picture = Image.new("RGB", (columns * step_x + GAP, len(rows) * step_y), WHITE)
     for row, images in enumerate(rows):
         for column, shown in enumerate(images):
@@ -91,9 +101,9 @@ def _paste(picture: Image.Image, shown: Shown, left: int, top: int) -> None:
     try:
         with Image.open(shown.path) as image:
             picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"{shown.path}: {why}; if the data set has moved, give --data-root") from None
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
+        why = getattr(error, "strerror", None) or reason(error)
+        raise UserError(f"{shown.path}: {why}") from None
     pen = ImageDraw.Draw(picture)
     box = (left - FRAME - 1, top - FRAME - 1, left + WIDTH + FRAME, top + HEIGHT + FRAME)
     pen.rectangle(box, outline={True: CORRECT, False: WRONG, None: GREY}[shown.correct], width=FRAME)
@@ -101,4 +111,5 @@ def _paste(picture: Image.Image, shown: Shown, left: int, top: int) -> None:
         for edge in (box[0], box[2] - FRAME + 1):
             pen.rectangle((edge, top + offset, edge + FRAME - 1, top + offset + 5), fill=WHITE)
     middle = (left + WIDTH / 2, top + HEIGHT + FRAME + 3)
-    pen.text(middle, shown.caption, fill=GREY, font=ImageFont.load_default(11), anchor="ma")
+    font = ImageFont.load_default(11)
+    pen.multiline_text(middle, shown.caption, fill=GREY, font=font, anchor="ma", align="center", spacing=2)

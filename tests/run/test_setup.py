@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FILES = ("Makefile", "requirements.txt", "requirements-dev.txt", "tools/install_torchsort.sh")
+FILES = ("Makefile", "requirements.txt", "requirements-tools.txt", "requirements-dev.txt", "tools/install_torchsort.sh")
 PROGRAMS = ("cp", "ln", "make", "mkdir", "mktemp", "rm", "sh", "touch")
 
 # Writes to `calls` what it installs and which compilers it finds. Files say what works: gpu, requirements, torchsort,

@@ -1,0 +1,80 @@
+"""Draw the pictures of the docs from the demo's report: ``make gallery``.
+
+Runs from the root of the repository, after ``make demo``. Screenshots of the page need Chromium and selenium.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tools import rank_list
+from tools.report import __main__ as report
+from utils.run.cli import run_program
+from utils.run.errors import UserError
+from utils.run.folder import RESULTS
+
+RUNS, DOCS = Path("demo/runs/sysu"), Path("docs")
+GALLERY = DOCS / "gallery"
+LINES = ("curve_test", "cmc", "distances_infrared_visible", "tsne", "by_identity")  # figures of lines: PNG
+IMAGES = ("attention_mean", "looks_best_query", "rank_lists_mended_by_mser")  # figures of images: JPEG
+WIDTH = 1000  # of a picture, in pixels
+SCREENS = {"page-light": (1280, 900, "light"), "page-dark": (390, 844, "dark")}  # width, height, theme
+
+
+def main() -> int:
+    runs = sorted(path.parent for path in RUNS.glob(f"*/{RESULTS}"))
+    if not runs:
+        raise UserError(f"{RUNS}: holds no complete run; run `make demo` first")
+    GALLERY.mkdir(exist_ok=True)
+    rank_list.main([str(runs[-1]), "--out", str(DOCS / "rank_list.jpg")])
+    with tempfile.TemporaryDirectory() as folder:
+        page, figures = Path(folder) / "report.html", Path(folder) / "figures"
+        report.main([str(runs[-1]), "--out", str(page), "--figures", str(figures)])
+        for name in (*LINES, *IMAGES):
+            shrink(figures / f"{name}.png", GALLERY / f"{name}{'.png' if name in LINES else '.jpg'}")
+        screenshots(page)
+    total = sum(path.stat().st_size for path in [*GALLERY.iterdir(), DOCS / "rank_list.jpg"])
+    print(f"{GALLERY}: {len(list(GALLERY.iterdir()))} pictures, {total / 1e6:.2f} MB with {DOCS / 'rank_list.jpg'}")
+    return 0
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Save a picture at most ``WIDTH`` pixels wide, with few colours (PNG) or as JPEG."""
+    with Image.open(source) as image:
+        picture = image.convert("RGB")
+        picture.thumbnail((WIDTH, 4 * WIDTH))
+        if target.suffix == ".png":
+            picture.quantize(64).save(target, optimize=True)
+        else:
+            picture.save(target, quality=80, optimize=True)
+
+
+def screenshots(page: Path) -> None:
+    """The top of the page on a desk and on a phone."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        print("no chromium and chromedriver: the screenshots are not made again")
+        return
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(word)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        for name, (width, height, theme) in SCREENS.items():
+            media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get(page.as_uri())
+            picture = page.with_name(f"{name}.png")
+            browser.save_screenshot(str(picture))
+            shrink(picture, GALLERY / f"{name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

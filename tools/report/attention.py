@@ -1,0 +1,134 @@
+"""Where the network looks: attention maps of the adapters, and Grad-CAM of the match of two embeddings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.augment import normalise
+from data.datasets.images import read_image
+from models.mda import MDA
+
+MAPS = 2  # shown per adapter
+AVERAGED = 32  # images per modality whose maps are averaged
+
+
+class Map(NamedTuple):
+    """An image, and a map over it."""
+
+    title: str
+    image: np.ndarray  # (H, W, 3) uint8
+    heat: np.ndarray | None = None  # (h, w) 0 to 1, stretched over the image
+
+
+def load(paths: Sequence[Path], image_size: tuple[int, int]) -> Tensor:
+    """(B, 3, H, W) uint8."""
+    return torch.stack([torch.from_numpy(read_image(path, image_size)) for path in paths])
+
+
+def adapter_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> dict[str, Tensor]:
+    """Attention maps of the last adapter of each stage that has adapters: name -> (B, m, h, w), each with maximum 1.
+
+    Empty if the network has no adapter.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        infrared: (B,) bool.
+    """
+    last = {name.split(".")[0]: module for name, module in model.named_modules() if isinstance(module, MDA)}
+    with torch.no_grad(), _outputs({name: adapter.sc_conv for name, adapter in last.items()}) as logits:
+        model(normalise(images), infrared)
+    return {name: _scaled(values.flatten(2).softmax(dim=2).view_as(values)) for name, values in logits.items()}
+
+
+def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
+    """Grad-CAM of the product of two embeddings, at the last stage of the backbone: (2, h, w), maximum 1.
+
+    Bright places raise the product (Selvaraju et al., ICCV 2017). The embeddings are not normalised: the gradient of a
+    cosine similarity vanishes where two embeddings agree.
+
+    Args:
+        images: (2, 3, H, W) uint8.
+        infrared: (2,) bool.
+    """
+    with torch.enable_grad(), _outputs({"last": model.get_submodule("backbone.layer4")}) as found:
+        embeddings = model(normalise(images), infrared).float()
+        (gradient,) = torch.autograd.grad((embeddings[0] * embeddings[1]).sum(), found["last"])
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return _scaled((weights * found["last"]).sum(dim=1).relu().detach())
+
+
+def shown_maps(
+    model: nn.Module,
+    title: str,
+    paths: Sequence[Path],
+    infrared: Sequence[bool],
+    size: tuple[int, int],
+    device: torch.device,
+) -> list[list[Map]]:
+    """For a query and its match: rows of the image, its adapters' maps, and the Grad-CAM of the match.
+
+    Args:
+        paths: of the two images.
+        size: (height, width) of the network's images in pixels.
+    """
+    images, sides = load(paths, size).to(device), torch.tensor(infrared, device=device)
+    adapters, match = adapter_maps(model, images, sides), match_maps(model, images, sides)
+    rows = []
+    for number, name in enumerate(("query", "match")):
+        image = images[number].permute(1, 2, 0).cpu().numpy()
+        row = [Map(f"{title}\n{name}", image)]
+        for adapter, maps in adapters.items():
+            row += [_map(f"{adapter}\nmap {k + 1}", image, maps[number, k]) for k in range(min(MAPS, maps.shape[1]))]
+        rows.append([*row, _map("Grad-CAM\nof the match", image, match[number])])
+    return rows
+
+
+def average_maps(
+    model: nn.Module, paths: Mapping[str, Sequence[Path]], size: tuple[int, int], device: torch.device
+) -> list[list[Map]]:
+    """Per modality: the mean image, and the means of the adapters' maps; empty without adapters.
+
+    Args:
+        paths: modality -> images.
+    """
+    rows = []
+    for modality, chosen in paths.items():
+        images = load(chosen, size).to(device)
+        sides = torch.full((len(images),), modality == "infrared", device=device)
+        image = images.float().mean(dim=0).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        row = [Map(f"{modality}\nmean of {len(images)}", image)]
+        for adapter, maps in adapter_maps(model, images, sides).items():
+            means = _scaled(maps.mean(dim=0))
+            row += [_map(f"{adapter}\nmap {k + 1}", image, means[k]) for k in range(min(MAPS, len(means)))]
+        rows.append(row)
+    return rows if len(rows[0]) > 1 else []
+
+
+def _map(title: str, image: np.ndarray, heat: Tensor) -> Map:
+    return Map(title, image, heat.float().cpu().numpy())
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """Each map from 0 to 1: (..., h, w)."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-12)
+
+
+@contextmanager
+def _outputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of modules in the forward passes of the block, by name."""
+    found: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: found.__setitem__(name, output))
+        for name, module in modules.items()
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

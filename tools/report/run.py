@@ -1,0 +1,113 @@
+"""Open the folder of a complete run."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from configs import get_config
+from data import build_dataset
+from data.datasets import DATASETS
+from engine import build_evaluator
+from engine.checkpoints import BEST, LAST
+from engine.report import METRICS
+from tools.checkpoint import open_checkpoint
+from utils.features import Features
+from utils.protocols import Search
+from utils.rerank import MSER
+from utils.run.errors import UserError, reason
+from utils.run.folder import CONFIG, RESULTS
+
+FEATURES = "features.npz"
+NAME = re.compile(r"(?P<prefix>.*)_Time-[\d_-]*\d(_(?P<desc>.*))?")  # of a run folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run: what its folder holds, its best model, and the features of its test set."""
+
+    name: str  # shown on the page
+    folder: Path
+    cfg: CfgNode
+    results: dict  # content of results.json
+    epochs: list[dict[str, float]]  # rows of metrics.csv; empty if the run only tested
+    model: nn.Module | None  # None if its checkpoint is gone and the features are saved
+    features: Features
+    protocol: tuple[Search, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set."""
+        return Path(self.cfg.data_root)
+
+    @property
+    def mser(self) -> MSER | None:
+        """MSER as configured; None if the run did not use it, or its features lack a spectrum."""
+        cfg = self.cfg
+        if not cfg.mser or not set(cfg.mser_spectra) <= self.features.spectra.keys():
+            return None
+        return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra))
+
+
+def open_runs(folders: Sequence[Path], data_root: Path | None, device: torch.device) -> list[Run]:
+    """The runs in their order, with names that tell them apart.
+
+    Raises:
+        UserError: a folder is not that of a complete run, or its model or data set is missing.
+    """
+    full = [folder.resolve().name for folder in folders]
+    short = [NAME.sub(lambda found: found["desc"] or found["prefix"], name) for name in full]
+    names = next((names for names in (short, full) if len(set(names)) == len(names)), list(map(str, folders)))
+    return [open_run(folder, name, data_root, device) for folder, name in zip(folders, names, strict=True)]
+
+
+def open_run(folder: Path, name: str, data_root: Path | None, device: torch.device) -> Run:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder")
+    results = _read_results(folder)
+    cfg = get_config(folder / CONFIG, ["data_root", str(data_root)] if data_root else [])
+    checkpoint = next((path for path in _checkpoints(folder, cfg) if path.is_file()), None)
+    saved = folder / FEATURES
+    if not checkpoint and not saved.is_file():
+        raise UserError(f"{folder}: holds neither a model ({BEST}) nor {FEATURES}")
+    model = open_checkpoint(checkpoint, folder / CONFIG, device)[1] if checkpoint else None
+    features = Features.load(saved) if saved.is_file() or model is None else extract(cfg, model, device)
+    protocol = DATASETS[cfg.dataset].protocol(features, Path(cfg.data_root))
+    return Run(name, folder, cfg, results, _read_epochs(folder / METRICS), model, features, protocol)
+
+
+def extract(cfg: CfgNode, model: nn.Module, device: torch.device) -> Features:
+    """The features of the test set, as testing extracts them."""
+    evaluator = build_evaluator(cfg, build_dataset(cfg, "test"), device)
+    with closing(evaluator):
+        return evaluator.extractor(model, cfg.mser_spectra if cfg.mser else ())
+
+
+def _checkpoints(folder: Path, cfg: CfgNode) -> list[Path]:
+    """Where the model of the main results may be."""
+    return [folder / BEST, folder / LAST, *([Path(cfg.resume)] if cfg.resume else [])]
+
+
+def _read_results(folder: Path) -> dict:
+    path = folder / RESULTS
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no {RESULTS}; it is not a run folder, or the run is not complete")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+
+
+def _read_epochs(path: Path) -> list[dict[str, float]]:
+    """The rows of ``metrics.csv``; empty cells are left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
