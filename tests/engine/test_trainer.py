@@ -300,6 +300,7 @@ def test_compiled_training_follows_the_same_curve():
     assert losses_of(compiled) == pytest.approx(losses_of(eager), rel=1e-3)
 
 
+@pytest.mark.faults  # slow
 def test_a_run_is_compiled_once(sysu_root, tmp_path, monkeypatch):
     """Neither the mix of modalities in a batch nor evaluations between the epochs compile the step again."""
     torch._dynamo.reset()
@@ -317,6 +318,7 @@ def test_a_run_is_compiled_once(sysu_root, tmp_path, monkeypatch):
     assert "cummax" not in graphs[0]
 
 
+@pytest.mark.faults  # slow
 def test_what_cannot_be_compiled_is_said(tmp_path):
     """Runs in its own process, because torch caches which compilers it found."""
     program = """

@@ -478,6 +478,7 @@ def test_a_sweep_that_is_stopped_goes_on(regdb_root, tmp_path, capsys):
     assert "was made with another wd, seed than the row has now" in lines[3]
 
 
+@pytest.mark.faults  # slow
 def test_what_fails_is_named_and_does_not_stop_the_others(regdb_root, tmp_path, capsys):
     words = arguments(tmp_path, "regdb", regdb_root, num_epoch="0", mser="false")
     keys = dict(zip(words[6::2], words[7::2], strict=True))
