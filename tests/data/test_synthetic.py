@@ -113,23 +113,26 @@ def test_sysu_permutations_match_the_images(sysu_root):
     cells = scipy.io.loadmat(sysu_root / "exp" / "rand_perm_cam.mat")["rand_perm_cam"]
     assert cells.shape == (6, 1)
     entries = {(c + 1, i + 1): rows for c in range(6) for i, rows in enumerate(cells[c, 0][:, 0])}
-    assert all(rows.shape[0] == 10 for rows in entries.values())
+    assert [cells[c, 0].shape for c in range(6)] == [(13, 1), (13, 1), (16, 1), (16, 1), (16, 1), (13, 1)]
+    assert all(rows.shape[0] == 10 and rows.dtype == np.uint8 for rows in entries.values())
     assert {key: rows.shape[1] for key, rows in entries.items() if rows.size} == count_images(sysu_root)
     assert all(sorted(row) == list(range(1, len(row) + 1)) for rows in entries.values() for row in rows)
     assert len({tuple(row) for rows in entries.values() for row in rows if row.size}) > 1
-    # as in the real file, some identities are beyond the cells of some cameras, and some entries are empty
-    assert min(len(cells[c, 0]) for c in range(6)) < 16
+    # as in the real file, later identities are beyond the cells of some cameras, and some entries are empty
+    assert max(read_lists(sysu_root)[2]) <= 13, "every cell holds every test identity"
     assert any(rows.shape == (10, 0) for rows in entries.values())
 
 
 def test_regdb_layout(regdb_root):
     assert {entry.name for entry in regdb_root.iterdir()} == {"Visible", "Thermal", "idx"}
-    for folder, mode in (("Visible", "RGB"), ("Thermal", "L")):
+    for folder in ("Visible", "Thermal"):
         assert sorted(int(entry.name) for entry in (regdb_root / folder).iterdir()) == list(range(1, 13))
         files = list((regdb_root / folder).glob("*/*.bmp"))
         assert len(files) == 12 * 6
         with Image.open(files[0]) as image:
-            assert (image.format, image.mode, image.size) == ("BMP", mode, (32, 64))
+            assert (image.format, image.mode, image.size) == ("BMP", "RGB", (32, 64))
+            pixels = np.asarray(image)
+        assert (pixels == pixels[..., :1]).all() == (folder == "Thermal")
 
 
 def test_regdb_lists(regdb_root):
@@ -238,8 +241,8 @@ def test_infrared_images_are_grey_and_visible_ones_are_not(sysu_root):
     grey = {camera: set() for camera in range(1, 7)}
     for camera, identity in count_images(sysu_root):
         with Image.open(sysu_root / f"cam{camera}" / f"{identity:04d}" / "0001.jpg") as image:
-            assert (image.format, image.size) == ("JPEG", (32, 64))
-            pixels = np.asarray(image.convert("RGB"), dtype=int)
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 64))
+            pixels = np.asarray(image, dtype=int)
         grey[camera].add(bool((pixels == pixels[..., :1]).all()))
     assert grey == {1: {False}, 2: {False}, 3: {True}, 4: {False}, 5: {False}, 6: {True}}
 
