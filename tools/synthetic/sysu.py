@@ -83,7 +83,9 @@ class SYSU(Layout):
         if self.permutation is not None:
             shutil.copyfile(self.permutation, target)
             return
-        scipy.io.savemat(target, {VARIABLE: _sample_permutations(self.counts, self.early, self.seed)}, do_compression=True)
+        scipy.io.savemat(
+            target, {VARIABLE: _sample_permutations(self.counts, self.early, self.seed)}, do_compression=True
+        )
         with target.open("r+b") as file:
             # the free text of the header holds the time of writing, which would differ from run to run
             file.write(_HEADER.ljust(116))
@@ -115,8 +117,8 @@ def _sample_splits(identities: int, tested: int, early: int, seed: int) -> Split
 def _sample_permutations(counts: Counts, early: int, seed: int) -> np.ndarray:
     """(6, 1) cell of (n, 1) cells of (10, images) matrices, where images is 0 if the camera never saw the identity.
 
-    As in the real file, n is the last identity for cameras 3, 4 and 5, and the last early identity for the others, also if
-    a camera did not see it: other programs index the cells with every test identity.
+    As in the real file, n is the last identity for cameras 3, 4 and 5, and the last early identity for the others,
+    also if a camera did not see it: other programs index the cells with every test identity.
     """
     cells = np.empty((len(SYSU.cameras), 1), dtype=object)
     for index, camera in enumerate(SYSU.cameras):
