@@ -181,8 +181,8 @@ def require_scorable(protocol: Sequence[Search], identities: np.ndarray) -> None
                 raise UserError(f"{where}: no query has a match (same identity, another location)")
 
 
-def describe_queries(protocol: Sequence[Search], identities: np.ndarray) -> str:
-    """How many queries of each setting have a match and so are scored, in one line per setting.
+def describe_queries(protocol: Sequence[Search], identities: np.ndarray) -> list[str]:
+    """How many queries of each setting have a match and so are scored: one line per setting.
 
     Args:
         identities: as of :func:`require_scorable`.
@@ -191,7 +191,7 @@ def describe_queries(protocol: Sequence[Search], identities: np.ndarray) -> str:
     for name, trials in _scored(protocol, identities).items():
         scored, queries = ({trial[index] for trial in trials} for index in (0, 1))
         lines.append(f"{name}: {_span(scored)} of {_span(queries)} queries are scored")
-    return "\n".join(lines)
+    return lines
 
 
 def _span(numbers: set[int]) -> str:
