@@ -202,13 +202,13 @@ def check_dataset(report: Report, cfg: CfgNode, split: str, full: bool) -> ReIDD
 def _check_counts(report: Report, dataset: ReIDDataset) -> None:
     published = dataset.published.get(dataset.split)
     text = f"{dataset.name} {dataset.split} in {dataset.root}: {dataset.counts}"
-    report.warning(*(f"{dataset.root}: {note}" for note in dataset.notes))
     if published is None:
         report.ok(text)
     elif dataset.counts == published:
         report.ok(f"{text}, as published")
     else:
         report.warning(f"{text}; the published data set has {published}")
+    report.warning(*(f"{dataset.root}: {note}" for note in dataset.notes))
 
 
 def _check_images(report: Report, cfg: CfgNode, dataset: ReIDDataset) -> ReIDDataset:

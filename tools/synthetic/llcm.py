@@ -18,7 +18,7 @@ _OFFSET = 9  # the infrared images of camera c have the camera number c + 9
 _WITHOUT_INFRARED = 3
 _FOLDERS = {VISIBLE: "vis", INFRARED: "nir"}
 _HOURS = {VISIBLE: (7, 17), INFRARED: (18, 23)}  # first and last hour
-_TEST_SHARE = 1 / 3
+_TEST_SHARE, _SEEN_SHARE = 1 / 3, 0.6
 _SEEN_SALT, _NAME_SALT, _SPLIT_SALT = 0x5EE5, 0x4A3E, 0x5912
 _STRAY = ("vis/Thumbs.db", "test_vis/cam1/Thumbs.db", "test_nir/cam2/Thumbs.db")
 
@@ -106,12 +106,15 @@ def _place(camera: int) -> int:
 
 
 def _sample_cameras(seed: int, identity: int) -> list[int]:
-    """One to three cameras by day and as many by night, not the same single one: that identity would have no match."""
+    """The cameras that see an identity: some of two or three devices by day, and some of them by night.
+
+    Each identity is seen in both modalities and by two devices or more, else no query of it would have a match.
+    """
     rng = np.random.default_rng((seed, _SEEN_SALT, identity))
     while True:
-        seen: list[int] = []
-        for modality in _FOLDERS:
-            cameras = [camera for camera, spec in LLCM.cameras.items() if spec.modality == modality]
-            seen += rng.choice(cameras, 1 + rng.integers(3), replace=False).tolist()
-        if len({_place(camera) for camera in seen}) > 1:
+        devices = rng.choice(np.arange(1, _OFFSET + 1), 2 + rng.integers(2), replace=False)
+        both = np.concatenate([devices, devices + _OFFSET])
+        seen = [int(camera) for camera in both if camera in LLCM.cameras and rng.random() < _SEEN_SHARE]
+        modalities = {LLCM.cameras[camera].modality for camera in seen}
+        if len(modalities) == 2 and len(set(map(_place, seen))) > 1:
             return sorted(seen)
