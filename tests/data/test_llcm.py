@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.helpers.fuzzing import why
 from tests.helpers.llcm import EXPECTED, PATHS, golden_features, make_tree
 from tools.score import main as score_main
 from utils.features import SPECTRA, Features
+from utils.metrics import EXCLUDE
 from utils.protocols import describe_queries, only, score
 from utils.rank_lists import rank_lists
 from utils.rerank import MSER
@@ -52,6 +54,17 @@ def test_golden_figures(golden):
     for name, figures in EXPECTED["all_against_all_without_filter"].items():
         for metric in METRICS:
             assert getattr(results[f"{name}_all"].mean, metric) == pytest.approx(figures[metric], abs=1e-3)
+
+
+@pytest.mark.parametrize("exclude", EXCLUDE)
+@pytest.mark.usefixtures("kernels")
+def test_golden_figures_of_both_exclusion_rules(exclude, golden):
+    _, features, protocol = golden
+    searches = [replace(search, exclude=exclude) for search in only(protocol, LLCM.selection)]
+    expected = EXPECTED["mean_of_ten_by_exclusion_rule"][exclude]
+    for name, result in score(features, searches).items():
+        for metric in METRICS:
+            assert getattr(result.mean, metric) == pytest.approx(expected[name][metric], abs=1e-3)
 
 
 def test_golden_order_of_the_queries(golden):
