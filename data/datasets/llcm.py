@@ -103,7 +103,7 @@ class LLCM(ReIDDataset):
             f"{self.root / TEST_IDS}: identity {identity} is listed but has no image"
             for identity in sorted(set(read_identities(self.root / TEST_IDS, ID_CONTENT)) - found)
         ])  # fmt: skip
-        self.notes = tuple(_stray_files(self.root))
+        self.notes = (*_stray_files(self.root), *_unlike_lists(self.root, listed))
         return [Sample(e.path, e.identity, e.camera, e.identity) for entries in listed.values() for e in entries]
 
     def _check_disjoint(self, identities: set[int]) -> None:
@@ -290,6 +290,18 @@ def _stray_files(root: Path) -> Iterator[str]:
         if stray:
             first = stray[0].relative_to(root).as_posix()
             yield f"{folder.name}: only .jpg files are counted, other files: {len(stray)}, the first is {first}"
+
+
+def _unlike_lists(root: Path, listed: Mapping[Modality, Sequence[Entry]]) -> Iterator[str]:
+    """One line per test folder that holds other images than its list. The test follows the folder."""
+    for modality, entries in listed.items():
+        if _test_folder(root, modality).is_dir() and _index(root, "test", modality).is_file():
+            held = {entry[:3] for entry in entries}
+            named = {entry[:3] for entry in _read_index(root, "test", modality)}
+            if held != named:
+                lacking, more = len(named - held), len(held - named)
+                where = f"idx/test_{modality.folder}.txt"
+                yield f"test_{modality.folder}: lacks {lacking} images of {where}, and holds {more} that are not in it"
 
 
 def _missing_images(root: Path, split: str, listed: Mapping[Modality, Sequence[Entry]]) -> list[str]:

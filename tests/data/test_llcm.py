@@ -159,6 +159,15 @@ def test_only_jpg_files_count(llcm):
     assert "test_vis: only .jpg files are counted, other files: 4, the first is test_vis/cam" in after.summary()
 
 
+def test_a_test_folder_that_differs_from_its_list_is_noted(llcm):
+    path = llcm / LLCM(llcm, "test").paths[0]
+    path.unlink()
+    path.symlink_to(llcm / "nowhere.jpg")
+    summary = LLCM(llcm, "test").summary()
+    assert "test_vis: lacks 1 images of idx/test_vis.txt, and holds 0 that are not in it" in summary
+    assert "test_nir: lacks" not in summary
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
