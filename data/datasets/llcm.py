@@ -267,9 +267,9 @@ def _test_folder(root: Path, modality: Modality) -> Path:
 def _read_folders(folder: Path, identity: int, modality: Modality) -> Iterator[Entry]:
     """The images of an identity in a test folder, in order."""
     for camera in modality.cameras:
-        place = f"cam{camera}/{identity:04d}"
-        for name in sorted(filter(_is_image, list_files(folder / place))):
-            yield Entry(identity, camera + modality.offset, name, f"{folder.name}/{place}/{name}", identity)
+        subfolder = f"cam{camera}/{identity:04d}"
+        for name in sorted(filter(_is_image, list_files(folder / subfolder))):
+            yield Entry(identity, camera + modality.offset, name, f"{folder.name}/{subfolder}/{name}", identity)
 
 
 def _is_image(name: str) -> bool:

@@ -41,7 +41,7 @@ def test_golden_galleries(golden):
             assert names[search.pool[columns]].tolist() == expected
 
 
-def test_golden_figures(golden):
+def test_golden_metrics(golden):
     _, features, protocol = golden
     results = score(features, protocol)
     for name in ("infrared_to_visible", "visible_to_infrared", "visible_to_infrared_released"):
@@ -58,7 +58,7 @@ def test_golden_figures(golden):
 
 @pytest.mark.parametrize("exclude", EXCLUDE)
 @pytest.mark.usefixtures("kernels")
-def test_golden_figures_of_both_exclusion_rules(exclude, golden):
+def test_golden_metrics_of_both_exclusion_rules(exclude, golden):
     _, features, protocol = golden
     searches = [replace(search, exclude=exclude) for search in only(protocol, LLCM.selection)]
     expected = EXPECTED["mean_of_ten_by_exclusion_rule"][exclude]
@@ -315,7 +315,7 @@ def test_mser_equals_the_loops_in_both_directions(llcm_root):
             assert sorted(map(len, sides)) == [1, 4]
             distance = loop_mser(*sides, 6, 3, 0.3, "queries")
             labels = (search.query, search.query_locations), (gallery, search.pool_locations[columns])
-            labels = [values for side, places in labels for values in (dataset.identities[side], places)]
+            labels = [values for side, at in labels for values in (dataset.identities[side], at)]
             cmc, mAP, mINP = loop_metrics(distance, *labels, exclude="identity_and_camera")
             np.testing.assert_allclose([trial.rank1, trial.mAP, trial.mINP], [100 * x for x in (cmc[0], mAP, mINP)])
 

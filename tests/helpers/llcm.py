@@ -1,4 +1,4 @@
-"""The golden LLCM test set: its tree of empty files, its features and its expected figures."""
+"""The golden LLCM test set: its tree of empty files, its features and its expected metrics."""
 
 import json
 from pathlib import Path

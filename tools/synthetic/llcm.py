@@ -65,7 +65,7 @@ class LLCM(Layout):
         # the instance makes the name unique
         frame = 10_000 * int(rng.integers(1, 10)) + instance
         folder = _FOLDERS[modality]
-        name = f"{identity:04d}_c{_place(camera):02d}_s{clock}_f{frame}_{folder}.jpg"
+        name = f"{identity:04d}_c{_device(camera):02d}_s{clock}_f{frame}_{folder}.jpg"
         return Path(folder, f"{identity:04d}", name)
 
     def write_lists(self, root: Path) -> None:
@@ -83,7 +83,7 @@ class LLCM(Layout):
                 (root / f"test_{folder}/cam{camera}").mkdir(parents=True)
             for identity in self.splits["test"]:
                 for camera, path in self._images(identity, modality):
-                    target = root / f"test_{folder}/cam{_place(camera)}" / path.relative_to(folder)
+                    target = root / f"test_{folder}/cam{_device(camera)}" / path.relative_to(folder)
                     target.parent.mkdir(exist_ok=True)
                     shutil.copyfile(root / path, target)
         (root / "idx/test_id.txt").write_text(",".join(map(str, self.splits["test"])) + "\n")
@@ -100,7 +100,7 @@ class LLCM(Layout):
         ]
 
 
-def _place(camera: int) -> int:
+def _device(camera: int) -> int:
     """The number of the device, 1 to 9."""
     return camera if camera <= _OFFSET else camera - _OFFSET
 
@@ -116,5 +116,5 @@ def _sample_cameras(seed: int, identity: int) -> list[int]:
         both = np.concatenate([devices, devices + _OFFSET])
         seen = [int(camera) for camera in both if camera in LLCM.cameras and rng.random() < _SEEN_SHARE]
         modalities = {LLCM.cameras[camera].modality for camera in seen}
-        if len(modalities) == 2 and len(set(map(_place, seen))) > 1:
+        if len(modalities) == 2 and len(set(map(_device, seen))) > 1:
             return sorted(seen)
