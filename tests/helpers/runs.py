@@ -9,6 +9,7 @@ from utils.run.cli import run_program
 SETTINGS = {
     "sysu": ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"],
     "regdb": ["infrared_to_visible", "visible_to_infrared"],
+    "llcm": ["infrared_to_visible", "visible_to_infrared"],
 }
 SMALL = {
     "backbone": "resnet10", "pretrained": "none", "image_size": "(64, 32)", "padding": "4", "p_size": "3",
@@ -23,7 +24,8 @@ def arguments(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[
     if dataset == "sysu":
         num_id = sum(len((root / "exp" / f"{part}_id.txt").read_text().split(",")) for part in ("train", "val"))
     else:
-        lines = (root / "idx/train_visible_1.txt").read_text().split("\n")
+        index = {"regdb": "train_visible_1", "llcm": "train_vis"}[dataset]
+        lines = (root / f"idx/{index}.txt").read_text().split("\n")
         num_id = len({line.split("/")[1] for line in lines if line})
     keys = SMALL | {"data_root": str(root), "num_id": str(num_id), "output_dir": str(tmp_path / "runs")} | changes
     overrides = [word for pair in keys.items() for word in pair]
