@@ -170,6 +170,7 @@ def plan_run(run: Run, desc: str) -> str:
     if run.cfg.cache != "none":
         images += f" without `cache {run.cfg.cache}`, which may make the run faster"
     lines[:0] = [
+        ("seed", str(run.seed)),
         ("run folder", str(Path(cfg.output_dir) / cfg.dataset / folder_name(cfg.prefix, "<date>", desc))),
         ("images", images),
         ("backbone", f"{cfg.backbone}, weights: {run.cfg.resume or run.cfg.pretrained}"),

@@ -46,7 +46,7 @@ def plan(model: nn.Module, training: Training | None, evaluator: Evaluator, sche
         training: None if the run only tests.
     """
     datasets = [training.dataset, evaluator.dataset] if training else [evaluator.dataset]
-    lines = [(f"{dataset.split} split", f"{dataset.name}: {dataset.counts}") for dataset in datasets]
+    lines = [(f"{dataset.split} split", f"{dataset.name}: {dataset.counts} in {dataset.root}") for dataset in datasets]
     lines += [("model", describe_model(model)), ("device", describe_device(evaluator.device))]
     tests = ["final"]  # of the best model
     seconds = 0.0
@@ -132,7 +132,12 @@ def span(numbers: list[int]) -> str:
 
 
 def clock(seconds: float) -> str:
-    return tqdm.format_interval(seconds)
+    """For example: 2 h 5 min, 3 min 39 s, 12 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def epoch_lengths(training: Training, num_epoch: int) -> list[int]:
@@ -188,8 +193,8 @@ def seconds_per_image(
 def peak_memory(device: torch.device) -> str:
     """The most memory that was used so far."""
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        return f"{gigabytes(torch.cuda.max_memory_allocated(device))} of {gigabytes(total)} on {device}"
+        used, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+        return f"{gigabytes(used)} of {gigabytes(total)} on {device}, without the CUDA context"
     try:
         import resource
     except ImportError:  # Windows

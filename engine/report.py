@@ -77,21 +77,22 @@ class Report:
             self.hinted = True
 
     def log_evaluation(
-        self, epoch: int, score: TrialScore, *, best: tuple[int, TrialScore], picture: Image.Image | None
+        self, epoch: int, score: TrialScore, *, best: tuple[int, TrialScore] | None, picture: Image.Image | None
     ) -> None:
         """Log the metrics of the test set, in percent, beside those of the best epoch so far.
 
         Args:
-            best: its epoch and metrics.
+            best: its epoch and metrics; None if no model is selected.
             picture: rank lists, if there is one.
         """
-        best_epoch, best_score = best
-        rows = {f"epoch {epoch}": score, f"best: epoch {best_epoch}": best_score}
-        if best_epoch == epoch:
+        rows = {f"epoch {epoch}": score}
+        if best and best[0] == epoch:
             rows = {f"epoch {epoch}: new best": score}
+        elif best:
+            rows[f"best: epoch {best[0]}"] = best[1]
         logger.info("epoch %d test, in percent:\n%s", epoch, plain_table(rows))
-        for kind, metrics in (("test", score), ("best", best_score)):
-            for name, value in metrics._asdict().items():
+        for kind, metrics in (("test", score), ("best", best[1] if best else None)):
+            for name, value in metrics._asdict().items() if metrics else ():
                 self.board.add_scalar(f"{kind}/{name}", value, epoch)
         if picture:
             self.board.add_image("rank_lists", np.asarray(picture), epoch, dataformats="HWC")

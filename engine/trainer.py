@@ -220,10 +220,12 @@ class Trainer:
             best = self.progress.set_best(value, self.training.model)
             save_state(best.weights, self.folder / BEST)
 
-    def best_so_far(self, score: TrialScore) -> tuple[int, TrialScore]:
-        """Epoch and metrics of the best model, after the current epoch got ``score``."""
+    def best_so_far(self, score: TrialScore) -> tuple[int, TrialScore] | None:
+        """Epoch and metrics of the best model, after the current epoch got ``score``; None if no model is selected."""
         best, epoch = self.progress.best, self.progress.epoch
-        if best is None or best.epoch == epoch:
+        if best is None:
+            return None
+        if best.epoch == epoch:
             return epoch, score
         row = self.progress.rows[best.epoch - 1]
         return best.epoch, TrialScore(*(row[name] for name in TrialScore._fields))

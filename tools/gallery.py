@@ -19,8 +19,8 @@ from utils.run.folder import RESULTS
 
 RUNS, IMAGES_OF_DEMO, DOCS = Path("demo/runs/sysu"), Path("demo/SYSU-synthetic"), Path("docs")
 GALLERY = DOCS / "gallery"
-LINES = ("curve_test", "cmc", "distances_infrared_visible", "tsne", "by_identity")  # figures of lines: PNG
-IMAGES = ("attention_mean", "looks_best_query", "rank_lists_mended_by_mser")  # figures of images: JPEG
+LINES = ("curve_test", "cmc_all_1-shot", "distances_infrared_visible", "tsne", "by_identity")  # figures of lines: PNG
+IMAGES = ("attention_mean", "looks_worst_query", "rank_lists_mended_by_mser")  # figures of images: JPEG
 SEARCHED, QUERIES = "cam1", ("cam6/0186/0001.jpg", "cam6/0267/0001.jpg")  # gallery and queries of the search
 WIDTH = 1000  # of a picture, in pixels
 SCREENS = {"page-light": (1280, 900, "light"), "page-dark": (390, 844, "dark")}  # width, height, theme

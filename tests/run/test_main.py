@@ -201,7 +201,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(dataset, roots, tmp_path, 
     assert found["steps"].startswith("3 epochs of ")
     assert found["steps"].endswith(f" batches of 12 images: {sum(lengths)} steps")
     for name, split in (("train split", train_set), ("test split", test_set)):
-        assert found[name] == f"{split.name}: {split.counts}"
+        assert found[name] == f"{split.name}: {split.counts} in {split.root}"
     assert found["learning rate"] == "0.00035 in epoch 1, 3.5e-05 in epochs 2 to 3"
     assert found["evaluations"].startswith("2, the first after epoch 2")
     assert found["run folder"] == str(tmp_path / "runs" / dataset / "small_Time-<date>_a-b")

@@ -1,11 +1,14 @@
 """The report: its numbers against scoring and loops, its page as text, its pictures, and wrong arguments."""
 
+import io
 import json
 import re
 import shutil
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -119,18 +122,25 @@ def test_histograms_equal_a_loop():
     random = np.random.default_rng(0)
     features, _ = hand_made(random.standard_normal((14, 3)), [1, 2] * 7, [3] * 6 + [1] * 8)
     infrared = features.cameras == 3
-    found = {histogram.name: histogram for histogram in ranking.histograms(features, infrared)}
+    locations = np.where(infrared, 3, 1)
+    locations[:2] = 2  # infrared – infrared: pairs of the locations 2 and 3
+    found = {histogram.name: histogram for histogram in ranking.histograms(features, infrared, locations)}
     rows = features.normalised(["original"], np.arange(14))[0].double().numpy()
     for name, a, b in [("infrared – visible", True, False), ("infrared – infrared", True, True)]:
         pairs = [
             (1 - rows[i] @ rows[j], features.identities[i] == features.identities[j])
-            for i in np.flatnonzero(infrared == a) for j in np.flatnonzero(infrared == b) if i != j
+            for i in np.flatnonzero(infrared == a) for j in np.flatnonzero(infrared == b)
+            if locations[i] != locations[j]
         ]  # fmt: skip
         for same, shares in ((True, found[name].matching), (False, found[name].others)):
             distances = [distance for distance, matches in pairs if matches == same]
+            assert found[name].pairs[0 if same else 1] == len(distances)
             expected = np.histogram(distances, found[name].edges)[0] / len(distances)
             np.testing.assert_allclose(shares, expected, atol=1e-12)
     assert 0 <= found["infrared – visible"].overlap <= 1
+    assert found["visible – visible"].same_location  # all are from one location, so all pairs count
+    assert sum(found["visible – visible"].pairs) == 8 * 7
+    assert not found["infrared – infrared"].same_location
 
 
 def test_centres():
@@ -152,7 +162,8 @@ def test_maps_of_the_network():
         "MDA_2": (2, 2, 8, 4),
         "MDA_3": (2, 2, 4, 2),
     }
-    assert all(values.amin() == 0 and values.amax() == 1 for values in maps.values())
+    for values in maps.values():  # uniform attention is 1
+        torch.testing.assert_close(values.mean(dim=(2, 3)), torch.ones(2, 2))
     match = attention.match_maps(model, images, infrared)
     assert match.shape == (2, 2, 1)
     assert match.isfinite().all()
@@ -169,8 +180,7 @@ def test_match_maps_show_where_the_product_of_embeddings_comes_from():
     found = attention.match_maps(model, images, torch.tensor([True, False]))
     means = kept[0].mean(dim=(2, 3))
     places = torch.einsum("bchw,bc->bhw", kept[0], means.flip(0)).relu()
-    low, high = (getattr(places, name)(dim=(1, 2), keepdim=True) for name in ("amin", "amax"))
-    torch.testing.assert_close(found, (places - low) / (high - low), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found, places / places.amax(dim=(1, 2), keepdim=True), rtol=1e-3, atol=1e-4)
 
 
 # what people with protanopia, deuteranopia and tritanopia see (Machado et al. 2009, severity 1), of linear RGB
@@ -194,7 +204,15 @@ def test_colours_are_told_apart_without_full_colour_vision(matrix):
     values = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.PALETTE])
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     seen = [lab(np.clip(np.array(matrix) @ colour, 0, 1)) for colour in linear]
-    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 10
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 20
+
+
+@pytest.mark.parametrize("ground", ["rgb(255, 255, 255)", "rgb(20, 23, 27)"], ids=["light", "dark"])
+def test_colours_stand_out_from_both_grounds(ground):
+    """WCAG: a contrast of at least 3 for parts of figures."""
+    for colour in figures.PALETTE:
+        rgb = f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+        assert contrast(rgb, ground) >= 3
 
 
 def test_the_page_is_self_contained_and_shows_the_results(page, whole_run):
@@ -226,13 +244,28 @@ def test_figures_as_files(runs, sysu_run, whole_run, tmp_path):
     assert names == {path.stem for path in folder.glob("*.png")}
     of_run = {"tsne", "by_identity", "by_query_camera", "distances_infrared_visible", "rank_lists_worst_queries"}
     if runs == 1:
-        assert {"cmc", *of_run} <= names
+        assert {"cmc_all_1-shot", "cmc_indoor_10-shot", *of_run} <= names
     else:
-        shared = {"cmc", "curve_test", "curve_loss_id", "curve_loss_cmr", "curve_lr"}
-        assert shared | {f"run{number}_{name}" for number in (1, 2) for name in of_run} <= names
-    with Image.open(folder / "cmc.png") as image:
-        assert image.width == pytest.approx(figures.COLUMN * 300, abs=2)  # a column of a paper, at 300 dots per inch
-    assert (folder / "cmc.pdf").read_bytes().startswith(b"%PDF")
+        shared = {
+            "cmc_all_1-shot",
+            "cmc_visible_to_infrared",
+            "curve_test",
+            "curve_loss_id",
+            "curve_loss_cmr",
+            "curve_lr",
+        }
+        assert shared | {f"run1_{name}" for name in of_run} <= names
+        directions = ("infrared_to_visible", "visible_to_infrared")
+        assert {
+            f"run2_{name}_{figure}" for name in directions for figure in ("by_identity", "looks_worst_query")
+        } <= names
+    for name, width in (
+        ("cmc_all_1-shot", figures.COLUMN),
+        ("run1_" * (runs == 2) + "rank_lists_best_queries", figures.PAGE),
+    ):
+        with Image.open(folder / f"{name}.png") as image:
+            assert image.width == pytest.approx(width * 300, abs=2)  # of a column or a page, at 300 dots per inch
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +275,7 @@ def test_figures_as_files(runs, sysu_run, whole_run, tmp_path):
         ([".", "--out", "page.html"], ".: holds no results.json; it is not a run folder, or the run is not complete"),
         ([".", "--out", "absent/page.html"], "--out: there is no folder absent"),
         ([".", "--out", "page.pdf"], "--out: page.pdf should end in .html"),
+        ([".", "--out", "."], "--out: . is a folder"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(words, message, capsys, tmp_path, monkeypatch):
@@ -260,6 +294,78 @@ def test_a_moved_data_set_is_named(sysu_run, sysu_root, tmp_path, capsys):
         r"error: .*\.jpg: No such file or directory; if the data set has moved, give --data-root\n",
         capsys.readouterr().err,
     )
+
+
+def changed(run: Path, folder: Path, **files: str) -> Path:
+    """A copy of a run with other contents of some files."""
+    copy = Path(shutil.copytree(run, folder / "run"))
+    for name, content in files.items():
+        (copy / name.replace("_", ".")).write_text(content)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"results_json": "[]"}, "results.json: not the results of a run"),
+        ({"results_json": '{"results": {}}'}, "results.json: not the results of a run"),
+        ({"metrics_csv": "epoch,lr\n1,fast\n"}, "metrics.csv: not the metrics of a run"),
+    ],
+)
+def test_damaged_files_are_named(files, message, sysu_run, tmp_path, capsys):
+    folder = changed(sysu_run, tmp_path, **files)
+    assert run_program(lambda: report.main([str(folder), "--out", str(tmp_path / "p.html"), "--gpu", "cpu"])) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_features_of_another_model_are_refused(sysu_run, tmp_path, capsys):
+    folder = changed(sysu_run, tmp_path)
+    features = Features.load(folder / "features.npz")
+    features.spectra["original"][:] = np.random.default_rng(1).standard_normal(features.spectra["original"].shape)
+    features.save(folder / "features.npz")
+    assert run_program(lambda: report.main([str(folder), "--out", str(tmp_path / "p.html"), "--gpu", "cpu"])) == 2
+    assert "were files exchanged?" in capsys.readouterr().err
+
+
+def test_an_unknown_query_is_refused(sysu_run, tmp_path, capsys):
+    words = [str(sysu_run), "--out", str(tmp_path / "p.html"), "--gpu", "cpu", "--query", "cam9/0001/0001.jpg"]
+    assert run_program(lambda: report.main(words)) == 2
+    assert "--query: cam9/0001/0001.jpg is not a query of" in capsys.readouterr().err
+
+
+def test_names_of_runs_are_no_formulas():
+    """Ten runs with odd names get ten different lines in the legend."""
+    cmc = np.linspace(0.1, 1, 20)
+    names = ["_base", "$a_{b$", *(f"run {number}" for number in range(8))]
+    rankings = [(name, {"plain": SimpleNamespace(cmc=cmc), "MSER": SimpleNamespace(cmc=cmc)}) for name in names]
+    drawing = figures.cmc_curves("all/1-shot", rankings)
+    with matplotlib.rc_context(figures.style("black", "grey")):
+        figure = drawing.draw()
+        figure.savefig(io.BytesIO(), format="png")
+    (legend,) = figure.legends
+    assert [text.get_text().strip() for text in legend.get_texts()] == [
+        f"{name} {kind}" for name in names for kind in ("plain", "MSER")
+    ]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 20
+
+
+def test_reversed_rankings_are_those_of_the_reverse_setting(regdb_case):
+    features, (search,), mser = regdb_case
+    results = score(features, [search], mser=mser)
+    distances = {"": plain_distances(features, search, CPU), "/mser": mser_distances(features, search, mser, CPU)}
+    for suffix, each in distances.items():
+        ranked = ranking.rank(features, search, "visible_to_infrared", each, CPU)
+        expected = results[f"visible_to_infrared{suffix}"].mean
+        assert 100 * ranked.cmc[0] == pytest.approx(expected.rank1, abs=1e-9)
+        assert 100 * np.nanmean(ranked.precision) == pytest.approx(expected.mAP, abs=1e-9)
+
+
+def test_the_nearest_image_is_the_first_result(sysu_case, rankings):
+    features = sysu_case[0]
+    for ranked in rankings:
+        first = [features.identities[ranked.results(query)[0]] for query in range(len(ranked.first))]
+        np.testing.assert_array_equal(ranked.nearest[0], first)
 
 
 @pytest.fixture(scope="session")
@@ -315,8 +421,12 @@ def test_both_themes_and_widths(browser, page, width, theme):
     soft, _ = browser.execute_script(script, "figcaption")
     assert (luminance(ground) > 0.5) == (theme == "light")
     for colour in (ink, soft):
-        low, high = sorted((luminance(colour), luminance(ground)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5
+        assert contrast(colour, ground) >= 4.5
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def luminance(colour: str) -> float:

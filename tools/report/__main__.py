@@ -27,12 +27,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.report", description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folder of a complete run")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page")
-    figures = "also write each figure as PNG and PDF to this folder, in the size of a column of a paper"
+    figures = "also write each figure as PNG and PDF to this folder, as wide as a column or a page of a paper"
     parser.add_argument("--figures", type=Path, metavar="DIR", help=figures)
     data_root = "the folder of the data set (default: that of each run)"
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=data_root)
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
+    query = "also show the rank lists and maps of these query images, as named in the data set (cam6/0012/0003.jpg)"
+    parser.add_argument("--query", nargs="+", default=[], metavar="PATH", help=query)
     arguments = parser.parse_args(argv)
+    if arguments.out.is_dir():
+        raise UserError(f"--out: {arguments.out} is a folder")
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out: there is no folder {arguments.out.parent}")
     if arguments.out.suffix.lower() not in (".html", ".htm"):
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     device = select_device(arguments.gpu)
     runs = open_runs(arguments.runs, arguments.data_root, device)
-    report = report_of(runs, device, arguments.figures)
+    report = report_of(runs, device, arguments.figures, arguments.query)
     write_text(arguments.out, render(report))
     print(f"{arguments.out}: {len(runs)} run{'s' * (len(runs) > 1)}, {arguments.out.stat().st_size / 1e6:.1f} MB")
     if arguments.figures:

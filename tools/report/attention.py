@@ -31,7 +31,7 @@ def load(paths: Sequence[Path], image_size: tuple[int, int]) -> Tensor:
 
 
 def adapter_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> dict[str, Tensor]:
-    """Attention maps of the last adapter of each stage that has adapters: name -> (B, m, h, w), each with maximum 1.
+    """Attention maps of the last adapter of each stage that has adapters: name -> (B, m, h, w), uniform attention is 1.
 
     Empty if the network has no adapter.
 
@@ -42,7 +42,9 @@ def adapter_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> dict[str
     last = {name.split(".")[0]: module for name, module in model.named_modules() if isinstance(module, MDA)}
     with torch.no_grad(), _outputs({name: adapter.sc_conv for name, adapter in last.items()}) as logits:
         model(normalise(images), infrared)
-    return {name: _scaled(values.flatten(2).softmax(dim=2).view_as(values)) for name, values in logits.items()}
+    return {
+        name: values.flatten(2).softmax(dim=2).view_as(values) * values[0, 0].numel() for name, values in logits.items()
+    }
 
 
 def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
@@ -59,32 +61,32 @@ def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
         embeddings = model(normalise(images), infrared).float()
         (gradient,) = torch.autograd.grad((embeddings[0] * embeddings[1]).sum(), found["last"])
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return _scaled((weights * found["last"]).sum(dim=1).relu().detach())
+    maps = (weights * found["last"]).sum(dim=1).relu().detach()
+    return maps / maps.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
 
 
 def shown_maps(
-    model: nn.Module,
-    title: str,
-    paths: Sequence[Path],
-    infrared: Sequence[bool],
-    size: tuple[int, int],
-    device: torch.device,
+    model: nn.Module, paths: Mapping[str, Path], infrared: Sequence[bool], size: tuple[int, int], device: torch.device
 ) -> list[list[Map]]:
-    """For a query and its match: rows of the image, its adapters' maps, and the Grad-CAM of the match.
+    """Per image: itself, its adapters' maps, and Grad-CAMs. The first image is the query.
+
+    The other images have the Grad-CAM of their product with the query; the query has that with the second image.
 
     Args:
-        paths: of the two images.
+        paths: title -> image.
         size: (height, width) of the network's images in pixels.
     """
-    images, sides = load(paths, size).to(device), torch.tensor(infrared, device=device)
-    adapters, match = adapter_maps(model, images, sides), match_maps(model, images, sides)
+    images, sides = load(list(paths.values()), size).to(device), torch.tensor(infrared, device=device)
+    adapters = adapter_maps(model, images, sides)
     rows = []
-    for number, name in enumerate(("query", "match")):
+    for number, title in enumerate(paths):
         image = images[number].permute(1, 2, 0).cpu().numpy()
-        row = [Map(f"{title}\n{name}", image)]
-        for adapter, maps in adapters.items():
-            row += [_map(f"{adapter}\nmap {k + 1}", image, maps[number, k]) for k in range(min(MAPS, maps.shape[1]))]
-        rows.append([*row, _map("Grad-CAM\nof the match", image, match[number])])
+        pair = [0, max(number, 1)]
+        match = match_maps(model, images[pair], sides[pair])[min(number, 1)]
+        rows.append(
+            [Map(title, image), *_shown_adapters(image, {name: maps[number] for name, maps in adapters.items()})]
+        )
+        rows[-1].append(Map("Grad-CAM", image, match.float().cpu().numpy()))
     return rows
 
 
@@ -101,22 +103,23 @@ def average_maps(
         images = load(chosen, size).to(device)
         sides = torch.full((len(images),), modality == "infrared", device=device)
         image = images.float().mean(dim=0).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
-        row = [Map(f"{modality}\nmean of {len(images)}", image)]
-        for adapter, maps in adapter_maps(model, images, sides).items():
-            means = _scaled(maps.mean(dim=0))
-            row += [_map(f"{adapter}\nmap {k + 1}", image, means[k]) for k in range(min(MAPS, len(means)))]
-        rows.append(row)
+        means = {name: maps.mean(dim=0) for name, maps in adapter_maps(model, images, sides).items()}
+        rows.append([Map(f"{modality}\nmean of {len(images)}", image), *_shown_adapters(image, means)])
     return rows if len(rows[0]) > 1 else []
 
 
-def _map(title: str, image: np.ndarray, heat: Tensor) -> Map:
-    return Map(title, image, heat.float().cpu().numpy())
+def _shown_adapters(image: np.ndarray, adapters: Mapping[str, Tensor]) -> list[Map]:
+    """The first maps of each adapter, each relative to its own maximum; the title has its range.
 
-
-def _scaled(maps: Tensor) -> Tensor:
-    """Each map from 0 to 1: (..., h, w)."""
-    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
-    return (maps - low) / (high - low).clamp(min=1e-12)
+    Args:
+        adapters: name -> (m, h, w), uniform attention is 1.
+    """
+    shown = []
+    for name, maps in adapters.items():
+        for number, values in enumerate(maps[:MAPS].float().cpu().numpy(), start=1):
+            title = f"{name}\nmap {number} of {len(maps)}\n{values.min():.2g}–{values.max():.2g} ×"
+            shown.append(Map(title, image, values / values.max()))
+    return shown
 
 
 @contextmanager

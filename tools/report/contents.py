@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from configs.continuing import MAY_CHANGE
 from configs.default import strategy_cfg
 from data.datasets import DATASETS
 from tools.report import figures
@@ -29,11 +30,13 @@ from tools.report.ranking import (
 )
 from tools.report.run import Run
 from utils import rank_lists
+from utils.features import Features
 from utils.protocols import mser_distances, plain_distances
 from utils.results import TrialScore
+from utils.run.errors import UserError
 
 WORST = 10  # identities in the table
-LOOKED_AT = 2  # queries whose maps are shown: the best and the worst
+NOT_METHOD = (*MAY_CHANGE, "output_dir", "prefix", "resume", "test_only")  # keys that do not change the method
 
 
 class Row(NamedTuple):
@@ -59,6 +62,7 @@ class RankList(NamedTuple):
     """A query and its results, without and with MSER."""
 
     rankings: dict[str, list[Cell]]  # name of the ranking -> the query and its results
+    title: str
     note: str
 
 
@@ -69,20 +73,27 @@ class ExampleLists(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RunPart:
-    """What the page shows of one run."""
+class DirectionPart:
+    """What the page shows of one setting of a run."""
 
-    run: Run
     setting: str
     examples: list[ExampleLists]
-    distances: list[Picture]
-    tsne: Picture | None
-    centres: Centres
     cameras: Picture
     identities: Picture
     worst: list[Group]
     looks: list[Picture]
-    no_looks: str  # why there are none
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """What the page shows of one run."""
+
+    run: Run
+    directions: list[DirectionPart]
+    distances: list[Picture]
+    tsne: Picture | None
+    centres: Centres
+    attention: Picture | None
     changed: list[tuple[str, object, object]]  # key, released value, value of the run
 
 
@@ -90,48 +101,68 @@ class RunPart:
 class Report:
     runs: list[Run]
     rows: list[Row]
+    different: list[tuple[str, list[object]]]  # keys that differ between the runs: key, value of each run
     curves: list[Picture]
-    cmc: Picture
+    cmc: list[Picture]
     parts: list[RunPart]
 
 
-def report_of(runs: list[Run], device: torch.device, folder: Path | None) -> Report:
+def report_of(runs: list[Run], device: torch.device, folder: Path | None, queries: Sequence[str] = ()) -> Report:
     """Everything on the page.
 
     Args:
         folder: for the figures as files; None for no files.
+        queries: paths of query images to show in any case, as in the features.
 
     Raises:
-        UserError: an image of the test set cannot be read.
+        UserError: an image of the test set cannot be read, a query is unknown, or a run's features do not give its
+            results.
     """
     output = Output(folder)
     rankings = [rank_run(run, device) for run in runs]
-    named = [
-        (" ".join(filter(None, (run.name if len(runs) > 1 else "", name))), ranking)
-        for run, of_run in zip(runs, rankings, strict=True)
-        for name, ranking in of_run.items()
-    ]
+    several = len(runs) > 1
+    rows = [row for run in runs for row in result_rows(run)]
+    order = list(dict.fromkeys(row.setting for row in rows))
+    parts: list[RunPart] = []
+    for number, (run, of_run) in enumerate(zip(runs, rankings, strict=True), start=1):
+        parts.append(run_part(run, of_run, output, f"run{number}_" if several else "", device, queries))
     return Report(
         runs=runs,
-        rows=[row for run in runs for row in result_rows(run)],
+        rows=sorted(rows, key=lambda row: order.index(row.setting)),
+        different=different_keys(runs),
         curves=[output.picture(drawing) for drawing in figures.curves(runs)],
-        cmc=output.picture(figures.cmc_curves(named)),
-        parts=[
-            run_part(run, of_run, output, f"run{number}_" if len(runs) > 1 else "", device)
-            for number, (run, of_run) in enumerate(zip(runs, rankings, strict=True), start=1)
+        cmc=[
+            output.picture(
+                figures.cmc_curves(
+                    setting,
+                    [
+                        (run.name if several else "", of_run[setting])
+                        for run, of_run in zip(runs, rankings, strict=True)
+                        if setting in of_run
+                    ],
+                )
+            )
+            for setting in dict.fromkeys(setting for of_run in rankings for setting in of_run)
         ],
+        parts=parts,
     )
 
 
-def rank_run(run: Run, device: torch.device) -> dict[str, Ranking]:
-    """The rankings of the first setting: ``plain``, and ``MSER`` if the run used it."""
-    search = run.protocol[0]
-    setting = next(iter(search.galleries))
-    search = search.only([setting])
-    found = {"plain": plain_distances(run.features, search, device)}
-    if run.mser:
-        found["MSER"] = mser_distances(run.features, search, run.mser, device)
-    return {name: rank(run.features, search, setting, distances, device) for name, distances in found.items()}
+def rank_run(run: Run, device: torch.device) -> dict[str, dict[str, Ranking]]:
+    """The rankings of each setting: ``plain``, and ``MSER`` if the run used it."""
+    found: dict[str, dict[str, Ranking]] = {}
+    for search in run.protocol:
+        kinds = {"plain": plain_distances(run.features, search, device)}
+        if run.mser:
+            kinds["MSER"] = mser_distances(run.features, search, run.mser, device)
+        for setting in search.settings:
+            rankings = {name: rank(run.features, search, setting, kind, device) for name, kind in kinds.items()}
+            found.setdefault(setting, rankings)
+    for setting, rankings in found.items():
+        plain = rankings["plain"]
+        precision = [np.nanmean(average) for average in plain.precisions]
+        run.require_results(setting, 100 * float(plain.cmc[0]), 100 * float(np.mean(precision)))
+    return found
 
 
 def result_rows(run: Run) -> Iterator[Row]:
@@ -146,40 +177,100 @@ def result_rows(run: Run) -> Iterator[Row]:
             yield Row(run.name, model, setting, mean, std, scores)
 
 
-def run_part(run: Run, rankings: dict[str, Ranking], output: Output, prefix: str, device: torch.device) -> RunPart:
-    features, plain = run.features, rankings["plain"]
-    infrared = np.isin(features.cameras, DATASETS[run.cfg.dataset].infrared_cameras)
-    found = examples(features, plain, rankings.get("MSER"))
+def run_part(
+    run: Run,
+    rankings: dict[str, dict[str, Ranking]],
+    output: Output,
+    prefix: str,
+    device: torch.device,
+    queries: Sequence[str],
+) -> RunPart:
+    features, dataset = run.features, DATASETS[run.cfg.dataset]
+    infrared = np.isin(features.cameras, dataset.infrared_cameras)
+    locations = dataset.locations_of(features.cameras)
     points, distances = embedding(features, infrared), centres(features, infrared)
-    identities = by_identity(features, plain)
-    looks = list(look_at(run, plain, found, infrared, device)) if run.model else []
+    directions = {setting: rankings[setting] for setting in dataset.selection}
+    require_queries(run, directions, queries)
+    attention = mean_attention(run, infrared, device) if run.model else None
     return RunPart(
         run=run,
-        setting=plain.setting,
-        examples=[example_lists(run, rankings, kind, output, prefix) for kind in found],
-        distances=[output.picture(figures.histogram(values), prefix) for values in histograms(features, infrared)],
+        directions=[
+            direction_part(
+                run, of_setting, output, prefix + (f"{setting}_" if len(directions) > 1 else ""), device, queries
+            )
+            for setting, of_setting in directions.items()
+        ],
+        distances=[
+            output.picture(figures.histogram(values), prefix) for values in histograms(features, infrared, locations)
+        ],
         tsne=output.picture(figures.tsne(points, distances), prefix) if points else None,
         centres=distances,
+        attention=output.picture(attention, prefix) if attention else None,
+        changed=changed_keys(run),
+    )
+
+
+def direction_part(
+    run: Run,
+    rankings: dict[str, Ranking],
+    output: Output,
+    prefix: str,
+    device: torch.device,
+    queries: Sequence[str],
+) -> DirectionPart:
+    """Args: rankings: of one setting, by name."""
+    features, plain = run.features, rankings["plain"]
+    found = [*chosen_queries(features, plain, queries), *examples(features, plain, rankings.get("MSER"))]
+    identities = by_identity(features, plain)
+    looks = list(look_at(run, plain, found, device)) if run.model else []
+    return DirectionPart(
+        setting=plain.setting,
+        examples=[example_lists(run, rankings, kind, output, prefix) for kind in found],
         cameras=output.picture(figures.bars(by_camera(features, plain), "query camera"), prefix),
         identities=output.picture(figures.bars(identities, "identity"), prefix),
         worst=identities[:WORST],
         looks=[output.picture(drawing, prefix) for drawing in looks],
-        no_looks="" if looks else "The model of this run is gone, so its maps cannot be drawn.",
-        changed=changed_keys(run),
     )
+
+
+def require_queries(run: Run, directions: dict[str, dict[str, Ranking]], queries: Sequence[str]) -> None:
+    """Raise ``UserError`` for a path that is not a query with a match in any of the settings."""
+    known = {
+        path
+        for rankings in directions.values()
+        for path in run.features.paths[rankings["plain"].search.query[rankings["plain"].first > 0]].tolist()
+    }
+    for path in queries:
+        if path not in known:
+            raise UserError(f"--query: {path} is not a query of {run.folder} that has a match, such as {min(known)}")
+
+
+def chosen_queries(features: Features, plain: Ranking, queries: Sequence[str]) -> list[Examples]:
+    """The queries with these paths, as examples."""
+    paths = features.paths[plain.search.query].tolist()
+    rows = [paths.index(path) for path in queries if path in paths and plain.first[paths.index(path)] > 0]
+    return [Examples("Chosen queries", "given with --query", rows)] if rows else []
 
 
 def example_lists(run: Run, rankings: dict[str, Ranking], kind: Examples, output: Output, prefix: str) -> ExampleLists:
     """The rank lists of example queries, for the page and as files."""
     lists: list[RankList] = []
-    rows: list[list[rank_lists.Shown]] = []
+    rows: list[tuple[str, list[rank_lists.Shown]]] = []
     for query in kind.queries:
         shown = {name: shown_results(run, ranking, query) for name, ranking in rankings.items()}
-        rows += [[first._replace(caption=f"{first.caption}\n{name}"), *rest] for name, (first, *rest) in shown.items()]
-        precision = ", ".join(f"{name} {100 * ranking.precision[query]:.1f} %" for name, ranking in rankings.items())
-        lists.append(RankList({name: list(map(_cell, row)) for name, row in shown.items()}, f"AP: {precision}"))
-    output.rank_lists(f"{prefix}rank_lists_{kind.title.lower().replace(' ', '_')}", rows)
+        rows += shown.items()
+        notes = [describe_query(run, name, ranking, query) for name, ranking in rankings.items()]
+        title = f"query {run.features.paths[next(iter(rankings.values())).search.query[query]]}"
+        lists.append(RankList({name: list(map(_cell, row)) for name, row in shown.items()}, title, "; ".join(notes)))
+    output.write(figures.rank_lists(f"rank_lists_{kind.title.lower().replace(' ', '_')}", kind.title, rows), prefix)
     return ExampleLists(kind.title, kind.meaning, lists)
+
+
+def describe_query(run: Run, name: str, ranking: Ranking, query: int) -> str:
+    """For example: plain: AP 60.7 %, first match at 2 of 120."""
+    position, results = int(ranking.search.query[query]), ranking.results(query)
+    place = rank_lists.first_match(run.features, position, results) + 1
+    return f"{name}: AP {100 * ranking.precision[query]:.1f} %, first match at {place} of {len(results)}"
 
 
 def shown_results(run: Run, ranking: Ranking, query: int) -> list[rank_lists.Shown]:
@@ -191,39 +282,54 @@ def _cell(shown: rank_lists.Shown) -> Cell:
     return Cell(thumbnail(shown.path), shown.caption, shown.correct)
 
 
-def look_at(
-    run: Run, plain: Ranking, found: Sequence[Examples], infrared: np.ndarray, device: torch.device
-) -> Iterator[figures.Drawing]:
-    """Average maps per modality, and the maps of the best and the worst query, each with its nearest match."""
+def mean_attention(run: Run, infrared: np.ndarray, device: torch.device) -> figures.Drawing | None:
+    """Mean maps of the adapters over test images of each modality; None without adapters."""
     assert run.model is not None
-    size, features = tuple(run.cfg.image_size), run.features
-    random = np.random.default_rng(0)
+    random, paths = np.random.default_rng(0), run.features.paths
     chosen = {
-        name: [run.root / path for path in features.paths[random.permutation(np.flatnonzero(side))[:AVERAGED]]]
+        name: [run.root / path for path in paths[random.permutation(np.flatnonzero(side))[:AVERAGED]]]
         for name, side in (("infrared", infrared), ("visible", ~infrared))
     }
-    rows = average_maps(run.model, chosen, size, device)
-    if rows:
-        yield figures.maps("attention_mean", "Attention of the adapters, mean over images", rows)
-    for kind in (found[0], found[2]):
-        query = kind.queries[0]
+    rows = average_maps(run.model, chosen, tuple(run.cfg.image_size), device)
+    return figures.maps("attention_mean", "Attention of the adapters, mean over test images", rows) if rows else None
+
+
+def look_at(run: Run, plain: Ranking, found: Sequence[Examples], device: torch.device) -> Iterator[figures.Drawing]:
+    """The maps of the chosen, the best and the worst queries: query, nearest match, and what was ranked before it."""
+    assert run.model is not None
+    features, cameras = run.features, DATASETS[run.cfg.dataset].infrared_cameras
+    looked_at = [("chosen", query) for kind in found if kind.title == "Chosen queries" for query in kind.queries] + [
+        (kind.title.split()[0].lower(), kind.queries[0]) for kind in found if kind.title.startswith(("Best", "Worst"))
+    ]
+    for number, (what, query) in enumerate(looked_at):
         position, results = int(plain.search.query[query]), plain.results(query)
-        match = int(results[rank_lists.first_match(features, position, results)])
-        pair = (position, match)
+        place = rank_lists.first_match(features, position, results)
+        shown = {"query": position, f"nearest match\nranked {place + 1}": int(results[place])}
+        if place:
+            shown["wrong\nranked 1"] = int(results[0])
         rows = shown_maps(
             run.model,
-            f"identity {features.identities[position]}",
-            [run.root / features.paths[p] for p in pair],
-            [bool(infrared[p]) for p in pair],
-            size,
+            {f"{title}\n{rank_lists.caption(features, p)}": run.root / features.paths[p] for title, p in shown.items()},
+            [bool(np.isin(features.cameras[p], cameras)) for p in shown.values()],
+            tuple(run.cfg.image_size),
             device,
         )
-        what = kind.title.lower().removesuffix("queries") + "query"
-        title = f"The {what} and its nearest match, rank {plain.first[query]}"
-        yield figures.maps(f"looks_{what.replace(' ', '_')}", title, rows)
+        name = f"looks_{what}_query" + (f"_{number + 1}" if what == "chosen" else "")
+        yield figures.maps(name, f"The {what} query", rows)
 
 
 def changed_keys(run: Run) -> list[tuple[str, object, object]]:
-    """The keys that change the method: those whose value differs from the released default for the data set."""
+    """The keys that may change results and differ from the released defaults for the data set."""
     released = {**strategy_cfg, **DATASETS[run.cfg.dataset].defaults}
-    return [(key, released[key], value) for key, value in sorted(run.cfg.items()) if value != released[key]]
+    return [
+        (key, released[key], value)
+        for key, value in sorted(run.cfg.items())
+        if value != released[key] and key not in NOT_METHOD
+    ]
+
+
+def different_keys(runs: Sequence[Run]) -> list[tuple[str, list[object]]]:
+    """The keys that may change results and differ between the runs, and the seed."""
+    values = {"seed": [run.results.get("seed") for run in runs]}
+    values |= {key: [run.cfg[key] for run in runs] for key in sorted(runs[0].cfg) if key not in NOT_METHOD}
+    return [(key, of_runs) for key, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)]

@@ -1,25 +1,30 @@
 """Figures of the report, drawn by matplotlib in the width of one or two columns of a paper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from PIL import Image
 
+from data.datasets import DATASETS
 from tools.report.attention import Map
 from tools.report.ranking import Centres, Embedding, Group, Histogram, Ranking
 from tools.report.run import Run
+from utils.rank_lists import Shown
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
-# Okabe and Ito's palette without its yellow, which is too pale on white: told apart with every kind of colour blindness
-BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY)
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# told apart with every kind of colour blindness, and dark and bright enough for both themes (tests check it)
+PALETTE = BLUE, ORANGE, OLIVE, VIOLET, BROWN, INDIGO = "#007ab8", "#c96500", "#949460", "#a173ff", "#946069", "#6040ff"
+DASHES = ("-", "--")
+MARKERS = ("o", "s", "^", "D", "v")  # one less than colours: the pair repeats after 30 lines
+LEGEND_LINE = 0.16  # height of a line of a legend, in inches
 TITLES = {"cls_acc": "accuracy (fraction)", "lr": "learning rate", "images_per_second": "images per second"}
 MAX_BARS = 40
+MARKS = {True: ("✓", BLUE, False), False: ("✗", ORANGE, True), None: ("", "", False)}  # mark, colour, whether dashed
 
 
 class Drawing(NamedTuple):
@@ -52,6 +57,7 @@ def style(ink: str, grid: str) -> dict[Any, Any]:
         "lines.linewidth": 1.3,
         "lines.markersize": 3.5,
         "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # names of runs are not formulas
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "pdf.fonttype": 42,
@@ -70,7 +76,9 @@ def curves(runs: Sequence[Run]) -> list[Drawing]:
             drawings.append(_curve(runs, name, f"{title} over epochs", [(name, "")], title))
     if "rank1" in present:
         fields = [("rank1", "rank-1"), ("mAP", "mAP")]
-        drawings.append(_curve(runs, "test", "rank-1 and mAP over epochs, without re-ranking", fields, "percent"))
+        selection = " and ".join(DATASETS[runs[0].cfg.dataset].selection)
+        mean = "mean of " if " and " in selection else ""
+        drawings.append(_curve(runs, "test", f"rank-1 and mAP of {mean}{selection} over epochs", fields, "percent"))
     return drawings
 
 
@@ -78,7 +86,7 @@ def _curve(runs: Sequence[Run], name: str, title: str, fields: Sequence[tuple[st
     """Several fields of ``metrics.csv`` in one figure: a colour per run, or per field if there is one run."""
 
     def draw() -> Figure:
-        figure, axes = _axes(2.2)
+        figure, axes = _axes(2.0)
         for i, run in enumerate(runs):
             for j, (field, label) in enumerate(fields):
                 rows = [(row["epoch"], row[field]) for row in run.epochs if field in row]
@@ -89,12 +97,14 @@ def _curve(runs: Sequence[Run], name: str, title: str, fields: Sequence[tuple[st
                         color=PALETTE[look % len(PALETTE)],
                         linestyle=DASHES[j],
                         marker=MARKERS[look % len(MARKERS)] if len(rows) < 40 else None,
-                        label=" ".join(filter(None, (label, run.name if len(runs) > 1 else ""))),
+                        label=_label(label, run.name if len(runs) > 1 else ""),
                     )
         axes.set(xlabel="epoch", ylabel=unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if name == "lr":
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         _legend(figure, axes)
         return figure
 
@@ -107,48 +117,63 @@ def _curve(runs: Sequence[Run], name: str, title: str, fields: Sequence[tuple[st
     return Drawing(f"curve_{name}", title, f"{title}. {last}.", draw)
 
 
-def cmc_curves(rankings: Sequence[tuple[str, Ranking]]) -> Drawing:
-    """Args: name of the curve, and the ranking."""
+def cmc_curves(setting: str, rankings: Sequence[tuple[str, Mapping[str, Ranking]]]) -> Drawing:
+    """A colour per run, a dash per kind of ranking.
+
+    Args:
+        rankings: per run: its name (empty if there is one run), and its rankings by name.
+    """
+    lines = [
+        (f"{run} {name}".strip(), i if len(rankings) > 1 else j, DASHES[j], ranking.cmc)
+        for i, (run, of_run) in enumerate(rankings)
+        for j, (name, ranking) in enumerate(of_run.items())
+    ]
 
     def draw() -> Figure:
-        figure, axes = _axes(2.6)
-        for number, (name, ranking) in enumerate(rankings):
-            ranks = np.arange(1, len(ranking.cmc) + 1)
-            look = {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number % len(DASHES)]}
-            axes.plot(ranks, 100 * ranking.cmc, marker=MARKERS[number % len(MARKERS)], label=name, **look)
-        axes.set(xlabel="rank k", ylabel="queries with a match\namong the first k identities (%)")
+        figure, axes = _axes(2.2)
+        for label, look, dash, values in lines:
+            axes.plot(
+                np.arange(1, len(values) + 1), 100 * values, label=_label(label), linestyle=dash,
+                color=PALETTE[look % len(PALETTE)], marker=MARKERS[look % len(MARKERS)],
+            )  # fmt: skip
+        axes.set(xlabel="rank k (identities)", ylabel="matched queries (%)")
         axes.set_xticks([1, 5, 10, 15, 20])
         _legend(figure, axes)
         return figure
 
-    values = "; ".join(
-        f"{name}: " + ", ".join(f"rank-{k} {100 * ranking.cmc[k - 1]:.1f}" for k in (1, 5, 10, 20))
-        for name, ranking in rankings
+    shown = "; ".join(
+        f"{label}: " + ", ".join(f"rank-{k} {100 * values[k - 1]:.1f}" for k in (1, 5, 10, 20))
+        for label, _, _, values in lines
     )
-    title = f"CMC curves of {rankings[0][1].setting}, mean over trials"
-    return Drawing("cmc", title, f"{title}, in percent. {values}.", draw)
+    title = f"CMC of {setting}, mean over trials"
+    return Drawing(f"cmc_{setting.replace('/', '_')}", title, f"{title}, in percent. {shown}.", draw)
 
 
 def histogram(values: Histogram) -> Drawing:
     """Distances of matching and other pairs."""
 
     def draw() -> Figure:
-        figure, axes = _axes(2.2)
+        figure, axes = _axes(2.0)
         middle = (values.edges[:-1] + values.edges[1:]) / 2
-        kinds = ((values.matching, BLUE, "-", "same identity"), (values.others, ORANGE, "--", "other identities"))
+        same, others = (f"{count:,}" for count in values.pairs)
+        kinds = (
+            (values.matching, BLUE, "-", f"same identity ({same} pairs)"),
+            (values.others, ORANGE, "--", f"others ({others} pairs)"),
+        )
         for shares, colour, dash, label in kinds:
             axes.fill_between(middle, 100 * shares, step="mid", color=colour, alpha=0.25, linewidth=0)
             axes.step(middle, 100 * shares, where="mid", color=colour, linestyle=dash, label=label)
         used = np.flatnonzero(values.matching + values.others > 1e-4)
         axes.set_xlim(values.edges[used[0]], values.edges[used[-1] + 1])
         axes.set_ylim(bottom=0)
-        axes.set(xlabel="cosine distance", ylabel="pairs (% per bin)")
+        axes.set(xlabel="cosine distance", ylabel="pairs (% per bin of 0.02)")
         _legend(figure, axes)
         return figure
 
-    title = f"{values.name}: overlap {100 * values.overlap:.1f} %"
+    kind = ", pairs of one location too" if values.same_location else ""
+    title = f"{values.name}{kind}: overlap {100 * values.overlap:.1f} %"
     means = [float(((values.edges[:-1] + values.edges[1:]) / 2 * s).sum()) for s in (values.matching, values.others)]
-    text = f"Distances of {values.name} pairs: mean {means[0]:.2f} for the same identity, {means[1]:.2f} for others."
+    text = f"Distances of pairs, {title}; mean {means[0]:.2f} for the same identity, {means[1]:.2f} for others."
     return Drawing(f"distances_{values.name.replace(' – ', '_')}", title, text, draw)
 
 
@@ -156,7 +181,7 @@ def tsne(embedding: Embedding, centres: Centres) -> Drawing:
     """Embeddings on a plane: colour = identity, marker = modality."""
 
     def draw() -> Figure:
-        figure, axes = _axes(3.2)
+        figure, axes = _axes(3.0)
         colours = (*PALETTE, matplotlib.rcParams["text.color"])
         for number, identity in enumerate(np.unique(embedding.identities).tolist()):
             for infrared, marker in ((False, "o"), (True, "^")):
@@ -174,7 +199,7 @@ def tsne(embedding: Embedding, centres: Centres) -> Drawing:
         return figure
 
     number = len(np.unique(embedding.identities))
-    title = f"t-SNE of {number} identities (colour) in both modalities (marker)"
+    title = f"t-SNE of {len(embedding.points)} images of {number} identities (colour) in both modalities (marker)"
     distances = (
         f"{centres.modalities:.3f} between the modalities of an identity, {centres.identities:.3f} between identities"
     )
@@ -186,9 +211,10 @@ def bars(groups: Sequence[Group], kind: str) -> Drawing:
     shown = list(groups)[:MAX_BARS]
     few = "" if len(shown) == len(groups) else f", the lowest {len(shown)} of {len(groups)}"
     wide = len(shown) > 10
+    queries = [group.queries for group in groups]
 
     def draw() -> Figure:
-        figure, axes = _axes(2.2, PAGE if wide else COLUMN)
+        figure, axes = _axes(2.0, PAGE if wide else COLUMN)
         places = np.arange(len(shown))
         axes.bar(places - 0.2, [group.rank1 for group in shown], 0.38, color=BLUE, label="rank-1")
         mAP = [group.mAP for group in shown]
@@ -200,18 +226,19 @@ def bars(groups: Sequence[Group], kind: str) -> Drawing:
         _legend(figure, axes)
         return figure
 
-    title = f"rank-1 and mAP by {kind}{few}"
+    title = f"rank-1 and mAP by {kind}{few}; {min(queries)} to {max(queries)} queries each"
     values = "; ".join(f"{group.name}: {group.rank1:.0f}, {group.mAP:.0f}" for group in shown)
     return Drawing(f"by_{kind.replace(' ', '_')}", title, f"{title}, in percent. {values}.", draw, wide)
 
 
 def maps(name: str, title: str, rows: Sequence[Sequence[Map]]) -> Drawing:
     """Images with maps over them; one row per image."""
+    columns = max(map(len, rows))
+    width = COLUMN if columns <= 3 else PAGE
 
     def draw() -> Figure:
-        columns = max(map(len, rows))
-        height = min(PAGE, columns * 0.8) / columns * 2.05 * len(rows) + 0.4
-        figure = Figure(figsize=(min(PAGE, columns * 0.8), height))
+        cell = min(width / columns, 1.0)
+        figure = Figure(figsize=(width, len(rows) * (2 * cell + 0.5)))
         for axes, shown in zip(
             np.array(figure.subplots(len(rows), columns, squeeze=False)).flat,
             [shown for row in rows for shown in [*row, *[None] * (columns - len(row))]],
@@ -219,17 +246,56 @@ def maps(name: str, title: str, rows: Sequence[Sequence[Map]]) -> Drawing:
         ):
             axes.set_axis_off()
             if shown is not None:
+                height, breadth = shown.image.shape[:2]
                 axes.set_title(shown.title, fontsize=6)
-                axes.imshow(shown.image, interpolation="bilinear", aspect="auto")
+                axes.imshow(shown.image, interpolation="bilinear")
                 if shown.heat is not None:
                     axes.imshow(
-                        shown.heat, cmap="inferno", alpha=0.25 + 0.5 * shown.heat, vmin=0, vmax=1, aspect="auto",
-                        extent=(-0.5, shown.image.shape[1] - 0.5, shown.image.shape[0] - 0.5, -0.5),
-                        interpolation="bilinear",
+                        shown.heat, cmap="inferno", alpha=0.25 + 0.5 * shown.heat, vmin=0, vmax=1,
+                        extent=(-0.5, breadth - 0.5, height - 0.5, -0.5), interpolation="bilinear",
                     )  # fmt: skip
         return figure
 
-    return Drawing(name, title, f"{title}. Bright: the network looks here.", draw)
+    what = ", ".join(row[0].title.replace("\n", " ") for row in rows)
+    return Drawing(name, title, f"{title}: {what}. Bright places count most.", draw, wide=True)
+
+
+def rank_lists(name: str, title: str, rows: Sequence[tuple[str, Sequence[Shown]]]) -> Drawing:
+    """Rank lists in the width of a page; they are shown as text and images on the page.
+
+    Args:
+        rows: label of the row; the query and its results.
+    """
+    columns = max(len(images) for _, images in rows)
+
+    def draw() -> Figure:
+        cell = PAGE / (columns + 0.3)
+        figure = Figure(figsize=(PAGE, len(rows) * (2 * cell + 0.32)))
+        figure.set_layout_engine("none")
+        step = 1 / len(rows)
+        for row, (label, images) in enumerate(rows):
+            for column, shown in enumerate(images):
+                left = (column + (0.3 if column else 0) + 0.04) / (columns + 0.3)
+                bottom = 1 - (row + 1) * step + 0.3 / figure.get_figheight()
+                axes = figure.add_axes((left, bottom, 0.92 / (columns + 0.3), 1.9 * cell / figure.get_figheight()))
+                axes.imshow(open_shown(shown), aspect="auto", interpolation="bilinear")
+                axes.set(xticks=[], yticks=[])
+                mark, colour, dash = MARKS[shown.correct]
+                for spine in axes.spines.values():
+                    spine.set(
+                        color=colour or matplotlib.rcParams["text.color"], linewidth=1.6, capstyle="butt", visible=True
+                    )
+                    spine.set_linestyle((0, (2, 1)) if dash else "-")
+                under = f"{mark} {column}\n{shown.caption}" if column else f"{label}\n{shown.caption}"
+                axes.set_xlabel(under, fontsize=6, labelpad=2)
+        return figure
+
+    return Drawing(name, title, title, draw, wide=True)
+
+
+def open_shown(shown: Shown) -> np.ndarray:
+    with Image.open(shown.path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _axes(height: float, width: float = COLUMN):
@@ -238,8 +304,15 @@ def _axes(height: float, width: float = COLUMN):
 
 
 def _legend(figure: Figure, axes) -> None:
-    """A legend above the axes, if there is more than one line, so that it never covers any."""
+    """A legend above the axes, for which the figure grows, if there is more than one line."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         columns = 2 if max(map(len, labels)) < 28 else 1
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * -(-len(labels) // columns))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=7)
+
+
+def _label(*words: str) -> str:
+    """The words in one line. matplotlib leaves out labels that begin with an underscore, hence the space."""
+    text = " ".join(filter(None, words))
+    return f" {text}" if text.startswith("_") else text

@@ -1,9 +1,9 @@
 """Turn drawings and images into parts of the page, and into files for a paper."""
 
 import base64
+import html
 import io
 import re
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import matplotlib
 from PIL import Image
 
 from tools.report.figures import Drawing, style
-from utils.rank_lists import HEIGHT, WIDTH, Shown, draw
+from utils.rank_lists import HEIGHT, WIDTH
 from utils.run.errors import UserError
 from utils.run.files import write_atomically
 
@@ -29,7 +29,6 @@ class Picture(NamedTuple):
 
     svg: str
     title: str
-    text: str  # for screen readers
     wide: bool
 
 
@@ -58,25 +57,25 @@ class Output:
         with matplotlib.rc_context(style(INK, GRID)):
             buffer = io.StringIO()
             drawing.draw().savefig(buffer, format="svg", dpi=DPI / 2)
+        self.write(drawing, prefix)
+        return Picture(_for_page(buffer.getvalue(), self.count, drawing.text), drawing.title, drawing.wide)
+
+    def write(self, drawing: Drawing, prefix: str) -> None:
+        """Write the files of a figure, if files are wanted."""
         if self.folder:
             with matplotlib.rc_context(style(**PAPER)):
                 figure = drawing.draw()
                 for kind in ("png", "pdf"):
                     path = self.folder / f"{prefix}{drawing.name}.{kind}"
                     write_atomically(path, partial(figure.savefig, format=kind, dpi=DPI, facecolor="white"))
-        return Picture(_for_page(buffer.getvalue(), self.count), drawing.title, drawing.text, drawing.wide)
-
-    def rank_lists(self, name: str, rows: Sequence[Sequence[Shown]]) -> None:
-        """Write rank lists as files."""
-        if self.folder:
-            picture = draw(rows)
-            for kind in ("png", "pdf"):
-                path = self.folder / f"{name}.{kind}"
-                write_atomically(path, partial(picture.save, format=kind.upper(), resolution=150))
 
 
-def _for_page(svg: str, number: int) -> str:
-    """The ``<svg>`` element, in the colours of the page's theme, with names that are unique on the page."""
+def _for_page(svg: str, number: int, text: str) -> str:
+    """The ``<svg>`` element, in the colours of the page's theme, with names that are unique on the page.
+
+    Args:
+        text: for screen readers.
+    """
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for colour, value in THEME.items():
         svg = svg.replace(colour, value)
@@ -84,14 +83,14 @@ def _for_page(svg: str, number: int) -> str:
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="f{number}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>f{number}-", svg)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
-    return re.sub(r"<svg[^>]*>", _opening(width, height), svg, count=1)
+    opening = _opening(width, height, text)
+    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
 
 
-def _opening(width: str, height: str) -> str:
+def _opening(width: str, height: str, text: str) -> str:
     names = 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" version="1.1"'
-    return (
-        f'<svg {names} viewBox="0 0 {width} {height}" style="max-width: {float(width) * 1.6:.0f}px" aria-hidden="true">'
-    )
+    label = f'role="img" aria-label="{html.escape(text)}"'
+    return f'<svg {names} viewBox="0 0 {width} {height}" style="max-width: {float(width) * 1.6:.0f}px" {label}>'
 
 
 @cache

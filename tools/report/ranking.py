@@ -1,12 +1,14 @@
 """Numbers behind the figures: rankings per query, examples, pair distances, embeddings, breakdowns."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.manifold import TSNE
+from torch import Tensor
 
 from utils.features import Features
 from utils.metrics import MatchRanks, average_precision, cmc, exclusion_keys, match_ranks
@@ -31,6 +33,7 @@ class Ranking:
     distance: np.ndarray  # (Nq, Ng) of the first trial
     keys: tuple[np.ndarray, np.ndarray]  # (Nq,) and (Ng,) of the first trial, see utils.metrics.exclusion_keys
     trials: tuple[MatchRanks, ...]
+    nearest: tuple[np.ndarray, ...]  # per trial: (Nq,) identity of the image that is ranked first
 
     @property
     def cmc(self) -> np.ndarray:
@@ -43,8 +46,13 @@ class Ranking:
         return np.mean(curves, axis=0)
 
     @property
+    def precisions(self) -> list[np.ndarray]:
+        """Per trial: average precision of each query, (Nq,), NaN without a match."""
+        return list(map(_precision, self.trials))
+
+    @property
     def precision(self) -> np.ndarray:
-        """Average precision of each query in the first trial: (Nq,), NaN without a match."""
+        """Those of the first trial."""
         return _precision(self.trials[0])
 
     @property
@@ -61,17 +69,51 @@ class Ranking:
 
 
 def rank(features: Features, search: Search, setting: str, distances: Distances, device: torch.device) -> Ranking:
-    """Rank the galleries of all trials of a setting."""
-    identities, trials, first, keys = features.identities, [], None, None
+    """Rank the galleries of all trials of a setting of the search."""
+    if setting == search.reverse:
+        distance = distances.reverse()
+        search = reversed_search(search)
+        of_columns: Callable[[Tensor], Tensor] = lambda columns: distance  # noqa: E731 - all queries are the gallery
+    else:
+        of_columns = distances.to_gallery
+    identities = features.identities
+    trials, nearest, first, keys = [], [], None, None
     for columns in search.galleries[setting]:
-        distance = distances.to_gallery(torch.from_numpy(columns).to(device))
+        distance = of_columns(torch.from_numpy(columns).to(device))
         pool = search.pool[columns]
         labels = identities[search.query], search.query_locations, identities[pool], search.pool_locations[columns]
         trials.append(match_ranks(distance, *labels, exclude=search.exclude))
-        first = distance.cpu().numpy().copy() if first is None else first
-        keys = exclusion_keys(*labels, search.exclude) if keys is None else keys
+        trial_keys = exclusion_keys(*labels, search.exclude)
+        values = distance.cpu().numpy()
+        nearest.append(identities[pool[nearest_columns(values, *trial_keys)]])
+        if first is None:
+            first, keys = values.copy(), trial_keys
     assert first is not None and keys is not None
-    return Ranking(setting, search, search.galleries[setting][0], first, keys, tuple(trials))
+    return Ranking(setting, search, search.galleries[setting][0], first, keys, tuple(trials), tuple(nearest))
+
+
+def nearest_columns(distance: np.ndarray, query_keys: np.ndarray, gallery_keys: np.ndarray) -> np.ndarray:
+    """The column of the nearest image that is not ignored: (Nq, Ng) -> (Nq,)."""
+    nearest = distance.argmin(axis=1)
+    ignored = np.flatnonzero(gallery_keys[nearest] == query_keys)
+    others = np.where(query_keys[ignored, None] == gallery_keys, np.inf, distance[ignored])
+    nearest[ignored] = others.argmin(axis=1)
+    return nearest
+
+
+def reversed_search(search: Search) -> Search:
+    """The search of its setting ``reverse``: queries and gallery pool are exchanged."""
+    assert search.reverse
+    return replace(
+        search,
+        query=search.pool,
+        pool=search.query,
+        query_locations=search.pool_locations,
+        pool_locations=search.query_locations,
+        galleries={search.reverse: (np.arange(len(search.query)),)},
+        reverse=None,
+        infrared_queries=not search.infrared_queries,
+    )
 
 
 class Examples(NamedTuple):
@@ -128,6 +170,8 @@ class Histogram(NamedTuple):
     """Cosine distances of pairs of images, as shares of the pairs per bin."""
 
     name: str  # of the pair of modalities
+    pairs: tuple[int, int]  # numbers of matching and of other pairs
+    same_location: bool  # whether pairs of one location count, too
     edges: np.ndarray  # (BINS + 1,)
     matching: np.ndarray  # (BINS,) pairs of the same identity, sum 1
     others: np.ndarray  # (BINS,) pairs of different identities, sum 1
@@ -138,34 +182,48 @@ class Histogram(NamedTuple):
         return float(np.minimum(self.matching, self.others).sum())
 
 
-def histograms(features: Features, infrared: np.ndarray) -> list[Histogram]:
-    """Per pair of modalities: the distances of all pairs of two images.
+def histograms(features: Features, infrared: np.ndarray, locations: np.ndarray) -> list[Histogram]:
+    """Per pair of modalities: the distances of all pairs of two images from different locations.
+
+    If all images of a modality are from one location, as on RegDB, all pairs count.
 
     Args:
         infrared: (N,) bool.
+        locations: (N,)
     """
     sides = {"infrared": np.flatnonzero(infrared), "visible": np.flatnonzero(~infrared)}
     pairs = [("infrared", "visible"), ("infrared", "infrared"), ("visible", "visible")]
-    found = [_histogram(features, f"{a} – {b}", sides[a], sides[b]) for a, b in pairs]
+    found = []
+    for a, b in pairs:
+        name, rows, columns = f"{a} – {b}", sides[a], sides[b]
+        several = len(np.unique(locations[np.concatenate([rows, columns])])) > 1
+        found.append(_histogram(features, name, rows, columns, locations if several else None))
     return [histogram for histogram in found if histogram]
 
 
-def _histogram(features: Features, name: str, rows: np.ndarray, columns: np.ndarray) -> Histogram | None:
-    """None if there is no matching pair or no other pair."""
+def _histogram(
+    features: Features, name: str, rows: np.ndarray, columns: np.ndarray, locations: np.ndarray | None
+) -> Histogram | None:
+    """None if there is no matching pair or no other pair.
+
+    Args:
+        locations: pairs of the same location are left out; None: only pairs of an image with itself are.
+    """
+    own = np.arange(len(features.paths)) if locations is None else locations
     a, b = (features.normalised(["original"], side)[0] for side in (rows, columns))
     identities = torch.from_numpy(features.identities)
     counts = torch.zeros(2, BINS, dtype=torch.int64)
     for block in blocks(len(rows), len(columns), a.device):
         bins = ((1 - a[block] @ b.T) * (BINS / 2)).clamp_(0, BINS - 1).to(torch.int64)
         same = identities[rows[block], None] == identities[columns]
-        for row, chosen in enumerate((same, ~same)):
-            if rows is columns or np.array_equal(rows, columns):
-                chosen = chosen & (torch.from_numpy(rows[block])[:, None] != torch.from_numpy(columns))
+        counted = torch.from_numpy(own[rows[block], None] != own[columns])
+        for row, chosen in enumerate((same & counted, ~same & counted)):
             counts[row] += bins[chosen].bincount(minlength=BINS)
     if not counts.any(dim=1).all():
         return None
     matching, others = (counts / counts.sum(dim=1, keepdim=True)).numpy()
-    return Histogram(name, np.linspace(0, 2, BINS + 1), matching, others)
+    pairs = int(counts[0].sum()), int(counts[1].sum())
+    return Histogram(name, pairs, locations is None, np.linspace(0, 2, BINS + 1), matching, others)
 
 
 class Centres(NamedTuple):
@@ -201,13 +259,11 @@ class Embedding(NamedTuple):
 
 def embedding(features: Features, infrared: np.ndarray) -> Embedding | None:
     """t-SNE of the images of some identities that have images of both modalities; None if there are too few images."""
-    from sklearn.manifold import TSNE  # takes a second to import
-
     both = np.intersect1d(features.identities[infrared], features.identities[~infrared])
     random = np.random.default_rng(0)
     shown = random.choice(both, min(SHOWN_IDENTITIES, len(both)), replace=False)
     chosen = np.concatenate([
-        np.flatnonzero((features.identities == identity) & side)[:SHOWN_IMAGES]
+        random.permutation(np.flatnonzero((features.identities == identity) & side))[:SHOWN_IMAGES]
         for identity in sorted(shown.tolist()) for side in (infrared, ~infrared)
     ])  # fmt: skip
     if len(chosen) < 5:
@@ -225,7 +281,7 @@ class Group(NamedTuple):
     queries: int
     rank1: float
     mAP: float
-    confused: str = ""  # the identities that were most often ranked first by mistake, in the first trial
+    confused: str = ""  # the identities that were most often ranked first by mistake
 
 
 def by_camera(features: Features, ranking: Ranking) -> list[Group]:
@@ -235,10 +291,13 @@ def by_camera(features: Features, ranking: Ranking) -> list[Group]:
 def by_identity(features: Features, ranking: Ranking) -> list[Group]:
     """The identities from the lowest to the highest mAP."""
     identities = features.identities[ranking.search.query]
-    first = np.array([features.identities[ranking.results(query)[:1]].sum() for query in range(len(identities))])
     groups = []
     for group in _groups(ranking, identities):
-        wrong = first[(identities == group.name) & (ranking.first > 1)].tolist()
+        wrong = [
+            identity
+            for trial, nearest in zip(ranking.trials, ranking.nearest, strict=True)
+            for identity in nearest[(identities == group.name) & (trial.identity > 1)].tolist()
+        ]
         confused = ", ".join(f"{identity} ({count}×)" for identity, count in Counter(wrong).most_common(3))
         groups.append(group._replace(confused=confused))
     return sorted(groups, key=lambda group: group.mAP)

@@ -13,7 +13,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs import get_config
-from data import build_dataset
+from data import build_dataset, variants_of
 from data.datasets import DATASETS
 from engine import build_evaluator
 from engine.checkpoints import BEST, LAST
@@ -22,11 +22,13 @@ from tools.checkpoint import open_checkpoint
 from utils.features import Features
 from utils.protocols import Search
 from utils.rerank import MSER
+from utils.results import TrialScore
 from utils.run.errors import UserError, reason
 from utils.run.folder import CONFIG, RESULTS
 
 FEATURES = "features.npz"
-NAME = re.compile(r"(?P<prefix>.*)_Time-[\d_-]*\d(_(?P<desc>.*))?")  # of a run folder
+NAME = re.compile(r"(?P<prefix>.*)_Time-(?P<time>[\d-]+_[\d-]+)(_(?P<desc>.*))?")  # of a run folder
+TOLERANCE = 1.0  # points; the precision of another device may move a result by some tenths
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Run:
         """The folder of the data set."""
         return Path(self.cfg.data_root)
 
+    def require_results(self, setting: str, rank1: float, mAP: float) -> None:
+        """Raise ``UserError`` if these metrics, in percent, are not those of ``results.json``."""
+        expected = self.results["results"].get(setting, {"rank1": rank1, "mAP": mAP})
+        if abs(expected["rank1"] - rank1) > TOLERANCE or abs(expected["mAP"] - mAP) > TOLERANCE:
+            raise UserError(
+                f"{self.folder}: its {'features' if (self.folder / FEATURES).is_file() else 'model'} and images give a"
+                f" rank-1 of {rank1:.2f} in {setting}, but its results say {expected['rank1']:.2f}; were files"
+                " exchanged?"
+            )
+
     @property
     def mser(self) -> MSER | None:
         """MSER as configured; None if the run did not use it, or its features lack a spectrum."""
@@ -62,9 +74,13 @@ def open_runs(folders: Sequence[Path], data_root: Path | None, device: torch.dev
     Raises:
         UserError: a folder is not that of a complete run, or its model or data set is missing.
     """
-    full = [folder.resolve().name for folder in folders]
-    short = [NAME.sub(lambda found: found["desc"] or found["prefix"], name) for name in full]
-    names = next((names for names in (short, full) if len(set(names)) == len(names)), list(map(str, folders)))
+    parts = [NAME.fullmatch(folder.resolve().name) for folder in folders]
+    short = [
+        found["desc"] or found["prefix"] if found else folder.resolve().name
+        for found, folder in zip(parts, folders, strict=True)
+    ]
+    timed = [f"{name} {found['time']}" if found else name for found, name in zip(parts, short, strict=True)]
+    names = next((names for names in (short, timed) if len(set(names)) == len(names)), list(map(str, folders)))
     return [open_run(folder, name, data_root, device) for folder, name in zip(folders, names, strict=True)]
 
 
@@ -79,7 +95,9 @@ def open_run(folder: Path, name: str, data_root: Path | None, device: torch.devi
         raise UserError(f"{folder}: holds neither a model ({BEST}) nor {FEATURES}")
     model = open_checkpoint(checkpoint, folder / CONFIG, device)[1] if checkpoint else None
     features = Features.load(saved) if saved.is_file() or model is None else extract(cfg, model, device)
-    protocol = DATASETS[cfg.dataset].protocol(features, Path(cfg.data_root))
+    if not Path(cfg.data_root).is_dir():
+        raise UserError(f"{cfg.data_root}: no such folder; if the data set has moved, give --data-root")
+    protocol = DATASETS[cfg.dataset].chosen_protocol(features, Path(cfg.data_root), variants_of(cfg))
     return Run(name, folder, cfg, results, _read_epochs(folder / METRICS), model, features, protocol)
 
 
@@ -92,7 +110,7 @@ def extract(cfg: CfgNode, model: nn.Module, device: torch.device) -> Features:
 
 def _checkpoints(folder: Path, cfg: CfgNode) -> list[Path]:
     """Where the model of the main results may be."""
-    return [folder / BEST, folder / LAST, *([Path(cfg.resume)] if cfg.resume else [])]
+    return [Path(cfg.resume)] if cfg.test_only else [folder / BEST, folder / LAST]
 
 
 def _read_results(folder: Path) -> dict:
@@ -100,14 +118,20 @@ def _read_results(folder: Path) -> dict:
     if not path.is_file():
         raise UserError(f"{folder}: holds no {RESULTS}; it is not a run folder, or the run is not complete")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for trials in content["trials"].values():
+            [TrialScore(**trial) for trial in trials]
+        return {"last": content, "versions": {}, **content}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not the results of a run ({reason(error)})") from None
 
 
 def _read_epochs(path: Path) -> list[dict[str, float]]:
     """The rows of ``metrics.csv``; empty cells are left out."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not the metrics of a run ({reason(error)})") from None
