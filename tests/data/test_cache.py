@@ -68,9 +68,9 @@ def count_decoded(monkeypatch) -> list[Path]:
     """A list of the files that this process decodes from now on."""
     decoded = []
 
-    def record(path: Path, size: tuple[int, int]) -> np.ndarray:
+    def record(path: Path, size: tuple[int, int], resize: str) -> np.ndarray:
         decoded.append(path)
-        return read_image(path, size)
+        return read_image(path, size, resize)
 
     monkeypatch.setattr(data.datasets.images, "read_image", record)
     return decoded
@@ -273,11 +273,11 @@ def stop_at(monkeypatch, number: int, stop) -> None:
     """Call ``stop()`` before the ``number``-th image is decoded."""
     decoded = []
 
-    def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+    def read(path: Path, size: tuple[int, int], resize: str) -> np.ndarray:
         decoded.append(path)
         if len(decoded) == number:
             stop()
-        return read_image(path, size)
+        return read_image(path, size, resize)
 
     monkeypatch.setattr(data.datasets.images, "read_image", read)
 

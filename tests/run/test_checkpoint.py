@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Callable[[State], bytes], str]] = {
     "whole numbers": (with_value(lambda v: v.int()), f"another shape or type of {NAME}"),
     "another shape": (with_value(lambda v: v[:5]), f"another shape or type of {NAME}"),
     "a larger backbone": (lambda s: saved(network(backbone="resnet18").state_dict()), "unknown to this model"),
-    "another mda_m": (lambda s: saved(network(mda_m=7).state_dict()), "(backbone, mda_m)"),
+    "another mda_m": (lambda s: saved(network(mda_m=7).state_dict()), "(model, backbone, mda_m"),
     "another network": (lambda s: saved(nn.Linear(2, 2).state_dict()), "no name in it belongs to this model"),
 }
 

@@ -202,7 +202,7 @@ def look_at(
         name: [run.root / path for path in features.paths[random.permutation(np.flatnonzero(side))[:AVERAGED]]]
         for name, side in (("infrared", infrared), ("visible", ~infrared))
     }
-    rows = average_maps(run.model, chosen, size, device)
+    rows = average_maps(run.model, chosen, size, run.cfg.resize, device)
     if rows:
         yield figures.maps("attention_mean", "Attention of the adapters, mean over images", rows)
     for kind in (found[0], found[2]):
@@ -216,6 +216,7 @@ def look_at(
             [run.root / features.paths[p] for p in pair],
             [bool(infrared[p]) for p in pair],
             size,
+            run.cfg.resize,
             device,
         )
         what = kind.title.lower().removesuffix("queries") + "query"
