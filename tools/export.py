@@ -30,6 +30,7 @@ from utils.run.files import write_atomically
 from utils.run.versions import commit
 
 INPUT, MODALITY, OUTPUT, METADATA = "images", "is_infrared", "embeddings", "metadata.json"
+BATCH = {0: Dim("batch")}  # every input holds any number of images
 TRACED_BATCH = 2  # torch.export takes a batch of 1 for a constant
 CHECKED_BATCHES = (1, 3)  # images in the batches that are compared with PyTorch
 TOLERANCE = 1e-3  # largest absolute difference of any number of an embedding; embeddings have length 1
@@ -133,9 +134,9 @@ def describe(cfg: CfgNode, model: Deployed, checkpoint: Path) -> dict[str, objec
 
 def trace(model: Deployed, image_size: tuple[int, int]) -> ExportedProgram:
     """The graph of ``model`` for batches of any size."""
-    dynamic = {name: {0: Dim("batch")} if name in model.inputs else None for name in (INPUT, MODALITY)}
+    inputs, dynamic = model.random_inputs(TRACED_BATCH, image_size), dict.fromkeys(model.inputs, BATCH)
     with torch.no_grad():
-        program = torch.export.export(model, model.random_inputs(TRACED_BATCH, image_size), dynamic_shapes=dynamic)
+        program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, which would be written into the file
     return program
@@ -147,7 +148,10 @@ def to_onnx(program: ExportedProgram, metadata: str, inputs: Sequence[str]) -> t
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it
 
-    exported = torch.onnx.export(program, dynamo=True, input_names=inputs, output_names=[OUTPUT], verbose=False)
+    dynamic = dict.fromkeys(inputs, BATCH)
+    exported = torch.onnx.export(
+        program, dynamo=True, input_names=inputs, output_names=[OUTPUT], dynamic_shapes=dynamic, verbose=False
+    )
     assert exported is not None
     proto = exported.model_proto
     proto.metadata_props.add(key=METADATA, value=metadata)

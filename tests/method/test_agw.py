@@ -30,9 +30,12 @@ def golden(name: str) -> dict[str, Tensor]:
 
 
 def golden_state(seed: int) -> dict[str, Tensor]:
-    """The released state dict of the golden network; every value follows from the seed and the name."""
-    state = {}
-    for name, shape in (PUBLISHED["in_use"] | PUBLISHED["never_used"]).items():
+    """The released state dict of the golden network; every value follows from the seed and the name.
+
+    What is never used has its shapes only.
+    """
+    state = {name: torch.zeros(()).expand(shape) for name, shape in PUBLISHED["never_used"].items()}
+    for name, shape in PUBLISHED["in_use"].items():
         n = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
         if name.endswith("num_batches_tracked"):
             values = np.zeros(shape, dtype=np.int64)
