@@ -21,6 +21,7 @@ from engine.state import newest_state
 from main import main
 from models import MODELS, Network, build_model, load_weights
 from tests.helpers.runs import METHODS, SETTINGS, SMALL, arguments, results, run, stopped_run
+from tests.helpers.training import rows
 from tools import export
 from tools.score import main as score_main
 from utils.features import SPECTRA
@@ -198,11 +199,12 @@ def test_a_checkpoint_of_another_network_is_refused(agw_run, regdb_root, tmp_pat
 
 @pytest.mark.faults
 def test_every_network_trains_compiled(name, regdb_root, tmp_path):
-    """The compiled step gives the weights of the step as it is."""
+    """The compiled step gives the losses of the step as it is; a small learning rate keeps rounding small."""
     torch._dynamo.reset()
-    weights = []
+    found = []
     for compiled in ("false", "true"):
-        words = arguments(tmp_path, "regdb", regdb_root, **METHODS[name], compile=compiled, soft_rank="builtin")
-        folder = run(tmp_path, *words, "mser", "false", "num_epoch", "1")
-        weights.append(torch.load(folder / "last.pth", weights_only=True)["classifier.weight"])
-    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+        keys = METHODS[name] | {"compile": compiled, "soft_rank": "builtin", "lr": "0.0001", "num_epoch": "1"}
+        (row,) = rows(run(tmp_path, *arguments(tmp_path, "regdb", regdb_root, **keys, mser="false")))
+        found.append({key: float(value) for key, value in row.items() if key.startswith("loss") and value})
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert len(found[0]) == 2
