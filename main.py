@@ -32,15 +32,17 @@ from engine import build_evaluator, build_schedule, build_training
 from engine.checkpoints import BEST, LAST, save_state
 from engine.device import describe_device, place, select_device
 from engine.evaluator import Evaluator, require_testable
+from engine.plan import plan
 from engine.step import Training
 from engine.trainer import train
 from models import Network, build_initial_model, build_model, load_weights
 from models.loading import read_state_dict, same_state
+from models.resnet import imagenet_file
 from utils.results import Results, markdown_table, means, trials
 from utils.run.cli import Parser, run_program
 from utils.run.errors import Stopped, UserError
 from utils.run.files import write_json, write_text
-from utils.run.folder import CONFIG, RESULTS, RunFolder, has_states, is_complete, make_folder
+from utils.run.folder import CONFIG, RESULTS, RunFolder, folder_name, has_states, is_complete, make_folder
 from utils.run.logs import set_up_logging
 from utils.run.seeds import seed_everything
 
@@ -53,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arguments.continued} is complete: its results are in {arguments.continued / RESULTS}")
         return 0
     run = open_run(arguments)
+    if arguments.dry_run:
+        print(plan_run(run, arguments.desc))
+        return 0
     parts = build(run)  # errors in the input are found here, before a new run folder is made
     folder = start(run, parts, arguments)
     with folder.removed_if_nothing_was_trained(), closing(parts.evaluator):
@@ -76,6 +81,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--seed", type=int, help="seeds everything; drawn and logged if not given")
     parser.add_argument("--desc", default="", help="appended to the name of the run folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan of a new run, and write nothing")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="override any configuration key")
     arguments = parser.parse_intermixed_args(argv)
     arguments.command = shlex.join(["python", "main.py", *argv])
@@ -83,6 +89,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"--seed: {arguments.seed} should be between 0 and {2**32 - 1}")
     if arguments.continued and (arguments.seed is not None or arguments.desc):
         raise UserError("--continue takes neither --seed nor --desc: the run keeps its own")
+    if arguments.continued and arguments.dry_run:
+        raise UserError("--dry-run: plans a new run; give --cfg instead of --continue")
     return arguments
 
 
@@ -146,6 +154,27 @@ def initial_model(run: Run) -> tuple[Network, list[str]]:
     model, report = build_initial_model(run.cfg)
     weights = f"weights from {run.cfg.resume}: {report}" if report else ""
     return model, [note for note in (weights, warning) if note]
+
+
+def plan_run(run: Run, desc: str) -> str:
+    """What a new run would do, with estimates from a few steps. Fills no cache, downloads nothing, makes no folder."""
+    cfg = run.cfg.clone()
+    cfg.defrost()
+    cfg.cache = "none"
+    if cfg.pretrained == "imagenet" and not imagenet_file(cfg.backbone).is_file():
+        cfg.pretrained = "none"  # which is as fast
+    parts = build(run._replace(cfg=cfg))
+    with closing(parts.evaluator):
+        lines = plan(parts.model, parts.training, parts.evaluator, build_schedule(cfg, parts.evaluator))
+    images = "{} x {} pixels, decoded when needed by {} processes".format(*cfg.image_size, cfg.num_workers)
+    if run.cfg.cache != "none":
+        images += f" without `cache {run.cfg.cache}`, which may make the run faster"
+    lines[:0] = [
+        ("run folder", str(Path(cfg.output_dir) / cfg.dataset / folder_name(cfg.prefix, "<date>", desc))),
+        ("images", images),
+        ("backbone", f"{cfg.backbone}, weights: {run.cfg.resume or run.cfg.pretrained}"),
+    ]
+    return "\n".join(f"{topic + ':':<15}{text}" for topic, text in lines)
 
 
 def start(run: Run, parts: Parts, arguments: argparse.Namespace) -> RunFolder:

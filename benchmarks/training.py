@@ -20,6 +20,7 @@ from configs import get_config
 from data import build_dataset
 from engine import build_training
 from engine.device import describe_device, place
+from engine.evaluator import Evaluation
 from engine.trainer import Schedule, Trainer
 from models import build_model
 from tools.synthetic import make_synthetic
@@ -55,10 +56,10 @@ def measure_training(cfg: CfgNode, device: torch.device, epochs: int) -> dict[st
     training = build_training(cfg, model, build_dataset(cfg, "train"), device, seed=0)
     memory: list[float | None] = []  # peak of each epoch
 
-    def note_memory(model: nn.Module) -> TrialScore:
+    def note_memory(model: nn.Module) -> Evaluation:
         memory.append(peak(device))
         reset_peak(device)
-        return TrialScore(*[0] * len(TrialScore._fields))
+        return Evaluation(TrialScore(*[0] * len(TrialScore._fields)))
 
     schedule = Schedule(
         lr=cfg.lr, lr_step=[], num_epoch=epochs, log_period=cfg.log_period, start_eval=0, eval_interval=1,

@@ -1,6 +1,6 @@
 """Build the configuration of a run from defaults, a YAML file and command-line overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -17,19 +17,21 @@ LIST_NAMES = {int: "whole numbers", float: "numbers", str: "words"}
 ITEM_TYPES = {int: (int,), float: (float, int), str: (str,)}  # of a list's first default -> the types that are taken
 
 
-def get_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+def get_config(path: str | Path, overrides: Sequence[str] = (), *, sources: Mapping[str, str] | None = None) -> CfgNode:
     """Build, check and freeze a configuration.
 
     Args:
         path: YAML file with any of the keys in ``configs/default/strategy.py``.
         overrides: ``KEY VALUE KEY VALUE ...``; they replace the values of the file.
+        sources: key -> where an override was given, for messages; default: the command line.
 
     Raises:
         UserError: unknown key, wrong type or impossible value. The message names the key, the value, where it was
             given, and what would be valid.
     """
     given = {key: (value, str(path)) for key, value in _read_file(Path(path)).items()}
-    given |= {key: (value, COMMAND_LINE) for key, value in pair(overrides).items()}
+    named = sources or {}
+    given |= {key: (value, named.get(key, COMMAND_LINE)) for key, value in pair(overrides).items()}
     sources = {key: source for key, (_, source) in given.items()}
     values = {key: _convert(key, value, source) for key, (value, source) in given.items()}
 

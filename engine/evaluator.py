@@ -1,16 +1,32 @@
 """Evaluate models on a test set."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
+from PIL import Image
 from torch import nn
 
 from data.datasets.base import ReIDDataset
 from engine.extract import Extractor
 from utils.features import Features
 from utils.protocols import Search, require_scorable, score
+from utils.rank_lists import best_to_worst, draw, rank_lists, shown
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
+from utils.run.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+QUERIES, RESULTS = 5, 10  # rows of a picture of rank lists, and gallery images per row
+
+
+class Evaluation(NamedTuple):
+    """An evaluation during training."""
+
+    score: TrialScore  # selects the best model
+    picture: Image.Image | None = None  # rank lists, if their images could be read
 
 
 def require_testable(dataset: ReIDDataset) -> None:
@@ -49,11 +65,23 @@ class Evaluator:
         """Results of every setting without MSER."""
         return self._score(self.extractor(model), self.protocol)
 
-    def select(self, model: nn.Module) -> TrialScore:
-        """Mean metrics over the settings ``dataset.selection``, without MSER. They select the best model."""
+    def select(self, model: nn.Module) -> Evaluation:
+        """Mean metrics over the settings ``dataset.selection``, without MSER, and a picture of rank lists."""
+        features = self.extractor(model)
         protocol = [search.only(self.dataset.selection) for search in self.protocol]
-        results = self._score(self.extractor(model), protocol)
-        return SettingResult(tuple(result.mean for result in results.values())).mean
+        results = self._score(features, protocol)
+        score = SettingResult(tuple(result.mean for result in results.values())).mean
+        return Evaluation(score, self.draw_rank_lists(features))
+
+    def draw_rank_lists(self, features: Features) -> Image.Image | None:
+        """Rank lists of some queries, from the best to the worst. None, and a warning, if an image cannot be read."""
+        with self.no_casts():
+            lists = best_to_worst(features, rank_lists(features, self.protocol[0]), QUERIES)
+        try:
+            return draw([shown(features, self.dataset.root, query, results[:RESULTS]) for query, results in lists])
+        except UserError as error:
+            logger.warning("no picture of rank lists: %s", error)
+            return None
 
     def _score(self, features: Features, protocol: Sequence[Search], mser: MSER | None = None) -> Results:
         with self.no_casts():

@@ -92,7 +92,7 @@ class Extractor:
         def step(engine: Engine, batch: Batch) -> None:
             images, is_infrared = send(batch.images, self.device), send(batch.is_infrared, self.device)
             positions.append(batch.indices)
-            parts = [self._embed(model, spectrum(images, name), is_infrared) for name in spectra]
+            parts = [self.embed(model, spectrum(images, name), is_infrared) for name in spectra]
             embeddings.append(torch.stack(parts))
 
         engine = Engine(step)
@@ -100,7 +100,13 @@ class Extractor:
         engine.run(loader)
         return torch.cat(positions).numpy(), torch.cat(embeddings, dim=1).cpu().numpy()
 
-    def _embed(self, model: nn.Module, images: Tensor, is_infrared: Tensor) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, is_infrared: Tensor) -> Tensor:
+        """(B, D) float32 embeddings, in the mode of the model.
+
+        Args:
+            images: (B, 3, H, W) uint8, on the device of the extractor.
+            is_infrared: (B,) booleans there.
+        """
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             return model(normalise(images), is_infrared).float()
 

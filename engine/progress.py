@@ -1,7 +1,8 @@
 """How far a training is, and its metrics so far."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -108,3 +109,40 @@ class Progress:
         self.period_averages.load_state_dict(state["period_averages"])
         self.best = Best(**state["best"]) if state["best"] else None
         self.start_clock()
+
+
+class Pace:
+    """How fast this process trains and evaluates, and so how long the rest may take. It is not in the training state.
+
+    The clock of a GPU's work is right if the process has waited for the GPU before ``end_period``.
+    """
+
+    def __init__(self) -> None:
+        self.steps, self.training_seconds = 0, 0.0
+        self.evaluations, self.evaluation_seconds = 0, 0.0
+        self.start_period(0)
+
+    def start_period(self, iteration: int) -> None:
+        """Count time and steps from now on, after ``iteration`` completed iterations."""
+        self.started, self.first = time.perf_counter(), iteration
+
+    def end_period(self, iteration: int) -> float:
+        """Steps per second since the period started. The next one starts."""
+        steps, seconds = iteration - self.first, time.perf_counter() - self.started
+        self.steps += steps
+        self.training_seconds += seconds
+        self.start_period(iteration)
+        return steps / seconds
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Count the time of an evaluation."""
+        started = time.perf_counter()
+        yield
+        self.evaluations += 1
+        self.evaluation_seconds += time.perf_counter() - started
+
+    def seconds(self, steps: int, evaluations: int = 0) -> float:
+        """How long these take at the mean pace so far. Evaluations count when one has been timed."""
+        evaluation = self.evaluation_seconds / max(1, self.evaluations)
+        return steps * self.training_seconds / self.steps + evaluations * evaluation

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ignite.engine import Engine, Events
-from ignite.handlers import ProgressBar
 from torch import nn
 
 from engine.checkpoints import BEST, keep_recent, save_state
 from engine.data_wait import DataWait
+from engine.evaluator import Evaluation
 from engine.finite import FiniteLoss
-from engine.progress import Progress
+from engine.progress import Pace, Progress
 from engine.report import METRICS, Report, write_rows
 from engine.state import OptimizerState, RandomStates, States, Threads
 from engine.step import Training, build_step
@@ -35,7 +35,7 @@ class Schedule:
     log_period: int  # iterations
     start_eval: int
     eval_interval: int  # 0: never
-    evaluate: Callable[[nn.Module], TrialScore]  # metrics of the model on the test set
+    evaluate: Callable[[nn.Module], Evaluation]  # of the model on the test set
     checkpoint_minutes: float = 0.0  # between training states within an epoch; 0: only at the end of epochs
     lr_decay: float = 0.1
     warmup_epochs: int = 0  # in epoch e of these, the learning rate is multiplied by e / warmup_epochs
@@ -73,7 +73,7 @@ class Trainer:
     def __init__(self, training: Training, schedule: Schedule, folder: Path):
         self.training, self.schedule, self.folder = training, schedule, folder
         self.sampler = training.sampler
-        self.progress = Progress()
+        self.progress, self.pace = Progress(), Pace()
         self.data_wait = DataWait(training.device)
         self.interruption = Interruption()
         self.finite = FiniteLoss(self.sampler, training.dataset.paths, self.progress, training.device)
@@ -140,10 +140,12 @@ class Trainer:
             return
         engine = Engine(lambda engine, batch: self.step(batch))
         self.data_wait.attach(engine)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
-        ProgressBar(desc=f"epoch {self.progress.epoch}", persist=False, disable=None).attach(engine)
         self.progress.start_clock()
-        engine.run(self.training.loader, epoch_length=len(self.sampler))
+        self.pace.start_period(self.progress.iteration)
+        with self.report.bar(self.epoch_name(), done=self.progress.done, batches=len(self.sampler.batches)) as bar:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update())
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
+            engine.run(self.training.loader, epoch_length=len(self.sampler))
         self.finite.require(self.folder)
 
     def after_step(self, engine: Engine) -> None:
@@ -156,12 +158,33 @@ class Trainer:
         if log_now or save_now:
             self.finite.require(self.folder)  # a state with NaN weights would be useless
         if log_now:
-            means, batches = progress.end_period(), len(self.sampler.batches)
-            where = f"epoch {progress.epoch} [{progress.done}/{batches}]"
-            self.report.log_period(where, means, iteration=progress.iteration)
+            self.log_period()
         if save_now:
             self.save()
         self.stop_if_signalled()
+
+    def log_period(self) -> None:
+        """Report the last ``log_period`` iterations, and how long the rest may take."""
+        progress, batches = self.progress, len(self.sampler.batches)
+        means = progress.end_period()  # waits for the device
+        steps_per_second = self.pace.end_period(progress.iteration)
+        values = {
+            **means,
+            "lr": self.training.optimizer.param_groups[0]["lr"],
+            "images_per_second": steps_per_second * self.sampler.batches.shape[1],
+        }
+        where = f"{self.epoch_name()} [{progress.done}/{batches}]"
+        self.report.log_period(where, values, left=self.seconds_left(), iteration=progress.iteration)
+
+    def epoch_name(self) -> str:
+        return f"epoch {self.progress.epoch}/{self.schedule.num_epoch}"
+
+    def seconds_left(self) -> tuple[float, float]:
+        """Of the epoch and of the training, if the epochs to come have as many batches as this one."""
+        epoch, num_epoch, batches = self.progress.epoch, self.schedule.num_epoch, len(self.sampler.batches)
+        steps = batches - self.progress.done
+        evaluations = sum(map(self.schedule.evaluates, range(epoch, num_epoch + 1)))
+        return self.pace.seconds(steps), self.pace.seconds(steps + (num_epoch - epoch) * batches, evaluations)
 
     def epoch_metrics(self) -> dict[str, float]:
         """Learning rate, seconds, images per second, share of the time waited for data, and the means of accuracy and
@@ -182,14 +205,14 @@ class Trainer:
         if self.state_is_due():
             self.save()
         try:
-            with self.interruption.immediate():  # an evaluation may take minutes and changes nothing
-                score = self.schedule.evaluate(self.training.model)
+            with self.interruption.immediate(), self.pace.evaluation():  # it may take minutes and changes nothing
+                score, picture = self.schedule.evaluate(self.training.model)
         except Stopped:
             self.save()
             raise
-        self.report.log_evaluation(score, epoch=self.progress.epoch)
         if self.schedule.select_by != "last":
             self.keep_if_best(getattr(score, self.schedule.select_by))
+        self.report.log_evaluation(self.progress.epoch, score, best=self.best_so_far(score), picture=picture)
         return score._asdict()
 
     def keep_if_best(self, value: float) -> None:
@@ -197,6 +220,14 @@ class Trainer:
         if self.progress.is_best(value):
             best = self.progress.set_best(value, self.training.model)
             save_state(best.weights, self.folder / BEST)
+
+    def best_so_far(self, score: TrialScore) -> tuple[int, TrialScore]:
+        """Epoch and metrics of the best model, after the current epoch got ``score``."""
+        best, epoch = self.progress.best, self.progress.epoch
+        if best is None or best.epoch == epoch:
+            return epoch, score
+        row = self.progress.rows[best.epoch - 1]
+        return best.epoch, TrialScore(*(row[name] for name in TrialScore._fields))
 
     def record(self, row: dict[str, float]) -> None:
         """Write the epoch's metrics and model."""

@@ -19,6 +19,7 @@ __all__ = ["LOSSES", "TRIPLETS", "Criterion", "Outputs", "build_criterion", "is_
 TRIPLETS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "batch_hard": lambda f, ids, infrared, margin: batch_hard_triplet(f, ids, margin=margin),
     "weighted": lambda f, ids, infrared, margin: weighted_regularization_triplet(f, ids),
+    "weighted_exact": lambda f, ids, infrared, margin: weighted_regularization_triplet(f, ids, exact=True),
     "hetero_center": lambda f, ids, infrared, margin: hetero_center(f, ids, infrared, margin=margin),
     "hetero_center_triplet": lambda f, ids, infrared, margin: hetero_center_triplet(f, ids, infrared, margin=margin),
 }
@@ -35,7 +36,7 @@ class TripletLoss(nn.Module):
         return TRIPLETS[self.name](outputs.pooled, labels, is_infrared, self.margin)
 
     def extra_repr(self) -> str:
-        return self.name if self.name == "weighted" else f"{self.name}, margin {self.margin:g}"
+        return self.name if self.name.startswith("weighted") else f"{self.name}, margin {self.margin:g}"
 
 
 def _build_cmr(cfg: CfgNode, device: torch.device) -> nn.Module:

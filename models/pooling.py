@@ -16,9 +16,9 @@ def generalised_mean_pool(x: Tensor, power: float = 3) -> Tensor:
     """Generalised mean (GeM) pooling, (B, C, H, W) -> (B, C), in at least float32.
 
     The result is (mean of x^p over height and width + 1e-12)^(1/p). Half precision would lose the 1e-12 and overflow on
-    large activations.
+    large activations. Negative activations count as 0; only an adapter after the last block gives such.
     """
-    return (at_least_float32(x).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
+    return (at_least_float32(x).clamp(min=0).flatten(2).pow(power).mean(dim=2) + 1e-12).pow(1 / power)
 
 
 # name -> function of (feature maps, power of gem)

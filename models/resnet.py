@@ -66,11 +66,20 @@ def build_resnet(name: str = "resnet50", *, drop_last_stride: bool = False, pret
     return network
 
 
-def _imagenet_state(name: str) -> dict[str, Tensor]:
+def imagenet_file(name: str) -> Path:
+    """Where the ImageNet weights of a backbone are, or will be downloaded to."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _imagenet_weights(name).url.rsplit("/", 1)[1]
+
+
+def _imagenet_weights(name: str) -> WeightsEnum:
     weights = BACKBONES[name].weights
     if weights is None:
         raise UserError(f"pretrained: there are no ImageNet weights of {name}; set `pretrained none`")
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    return weights
+
+
+def _imagenet_state(name: str) -> dict[str, Tensor]:
+    weights, file = _imagenet_weights(name), imagenet_file(name)
     if file.is_file():
         return read_state_dict(file)  # checks the file, which may be an incomplete copy
     try:

@@ -28,6 +28,7 @@ from data import build_sampler, cache_folder, check_numbers, open_dataset, skips
 from data.cache import CacheFile, gigabytes, require_memory
 from data.datasets.base import ReIDDataset
 from data.unreadable import find_unreadable
+from engine.checkpoints import run_bytes
 from engine.device import describe_device, place, select_device
 from engine.evaluator import require_testable
 from engine.precision import build_precision
@@ -39,9 +40,6 @@ from utils.run.errors import UserError
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 SHARED_MEMORY = Path("/dev/shm")
 MAX_LINES = 20  # printed per check; the others are counted
-# Disk space of a run in units of the model size: five checkpoints (best, last and three recent ones) and three training
-# states (one of which is being written), each with the weights, two moments per weight, and the best weights.
-RUN_MODEL_SIZES = 5 + 3 * 4
 PREFETCHED = 2  # batches that each worker keeps ready
 
 
@@ -257,9 +255,8 @@ def check_memory(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], 
 
 def check_disks(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], model: nn.Module) -> None:
     """Whether the folders can be written to and their disks have enough free space."""
-    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # (key, folder, bytes)
-    needs = [("output_dir", Path(cfg.output_dir) / cfg.dataset, 0 if cfg.test_only else RUN_MODEL_SIZES * size)]
+    needs = [("output_dir", Path(cfg.output_dir) / cfg.dataset, 0 if cfg.test_only else run_bytes(model))]
     if cfg.cache == "disk":
         with report.errors():
             files = [CacheFile(dataset, cfg.image_size, cache_folder(cfg), resize=cfg.resize) for dataset in datasets]

@@ -12,14 +12,16 @@ from PIL import Image
 
 from tools import rank_list
 from tools.report import __main__ as report
+from tools.search import __main__ as search
 from utils.run.cli import run_program
 from utils.run.errors import UserError
 from utils.run.folder import RESULTS
 
-RUNS, DOCS = Path("demo/runs/sysu"), Path("docs")
+RUNS, IMAGES_OF_DEMO, DOCS = Path("demo/runs/sysu"), Path("demo/SYSU-synthetic"), Path("docs")
 GALLERY = DOCS / "gallery"
 LINES = ("curve_test", "cmc", "distances_infrared_visible", "tsne", "by_identity")  # figures of lines: PNG
 IMAGES = ("attention_mean", "looks_best_query", "rank_lists_mended_by_mser")  # figures of images: JPEG
+SEARCHED, QUERIES = "cam1", ("cam6/0186/0001.jpg", "cam6/0267/0001.jpg")  # gallery and queries of the search
 WIDTH = 1000  # of a picture, in pixels
 SCREENS = {"page-light": (1280, 900, "light"), "page-dark": (390, 844, "dark")}  # width, height, theme
 
@@ -36,9 +38,19 @@ def main() -> int:
         for name in (*LINES, *IMAGES):
             shrink(figures / f"{name}.png", GALLERY / f"{name}{'.png' if name in LINES else '.jpg'}")
         screenshots(page)
+        draw_search(runs[-1], Path(folder))
     total = sum(path.stat().st_size for path in [*GALLERY.iterdir(), DOCS / "rank_list.jpg"])
     print(f"{GALLERY}: {len(list(GALLERY.iterdir()))} pictures, {total / 1e6:.2f} MB with {DOCS / 'rank_list.jpg'}")
     return 0
+
+
+def draw_search(run: Path, folder: Path) -> None:
+    """The images of one camera, ranked for two infrared queries."""
+    out = folder / "search.png"
+    queries = [str(IMAGES_OF_DEMO / path) for path in QUERIES]
+    words = ["--checkpoint", str(run / "best.pth"), "--gallery", str(IMAGES_OF_DEMO / SEARCHED), "--out", str(out)]
+    search.main([*words, "--cache", str(folder / "cache"), "--query", *queries])
+    shrink(out, GALLERY / "search.jpg")
 
 
 def shrink(source: Path, target: Path) -> None:

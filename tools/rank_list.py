@@ -8,12 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from configs import get_config
 from data.datasets import DATASETS
 from utils.features import Features
-from utils.rank_lists import draw, first_match, rank_lists, shown
+from utils.rank_lists import best_to_worst, draw, rank_lists, shown
 from utils.run.cli import Parser, run_program
 from utils.run.errors import UserError
 from utils.run.files import write_atomically
@@ -50,12 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     lists = rank_lists(features, search)
     if not lists:
         raise UserError(f"{arguments.run}: no query has a match in the gallery")
-    order = np.argsort([first_match(features, *ranked) for ranked in lists], kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(arguments.queries, len(order))).round().astype(int)]
-    rows = [
-        shown(features, root, query, results[: arguments.results]) for query, results in map(lists.__getitem__, chosen)
-    ]
-    picture = draw(rows)
+    chosen = best_to_worst(features, lists, arguments.queries)
+    rows = [shown(features, root, query, results[: arguments.results]) for query, results in chosen]
+    try:
+        picture = draw(rows)
+    except UserError as error:
+        raise UserError(f"{error}; if the data set has moved, give --data-root") from None
     write_atomically(arguments.out, lambda file: picture.save(file, FORMATS[arguments.out.suffix.lower()], quality=90))
     print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")
     return 0

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.features import Features
 from utils.protocols import Search
-from utils.run.errors import UserError
+from utils.run.errors import UserError, reason
 
 HEIGHT, WIDTH = 128, 64  # of an image, in pixels
 MARGIN, GAP, FRAME = 8, 24, 3  # in pixels: around an image, between query and results, width of a frame
@@ -37,11 +37,12 @@ def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray
     columns = next(iter(search.galleries.values()))[0]
     gallery, locations = search.pool[columns], search.pool_locations[columns]
     query_features, gallery_features = (
-        features.normalised(["original"], positions)[0].numpy() for positions in (search.query, gallery)
+        features.normalised(["original"], positions)[0] for positions in (search.query, gallery)
     )
+    similarity = (query_features @ gallery_features.T).numpy()
     lists = []
     for row, (query, location) in enumerate(zip(search.query, search.query_locations, strict=True)):
-        ranked = np.argsort(-(gallery_features @ query_features[row]), kind="stable")
+        ranked = np.argsort(-similarity[row], kind="stable")
         ranked = gallery[ranked[locations[ranked] != location]]
         if (features.identities[ranked] == features.identities[query]).any():
             lists.append((int(query), ranked))
@@ -51,6 +52,15 @@ def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray
 def first_match(features: Features, query: int, results: np.ndarray) -> int:
     """Index of the first correct result."""
     return int((features.identities[results] == features.identities[query]).argmax())
+
+
+def best_to_worst(
+    features: Features, lists: Sequence[tuple[int, np.ndarray]], count: int
+) -> list[tuple[int, np.ndarray]]:
+    """At most ``count`` of the rank lists, evenly spaced, from the earliest first match to the latest."""
+    order = np.argsort([first_match(features, *ranked) for ranked in lists], kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    return [lists[index] for index in chosen]
 
 
 def shown(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
@@ -91,9 +101,9 @@ def _paste(picture: Image.Image, shown: Shown, left: int, top: int) -> None:
     try:
         with Image.open(shown.path) as image:
             picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"{shown.path}: {why}; if the data set has moved, give --data-root") from None
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
+        why = getattr(error, "strerror", None) or reason(error)
+        raise UserError(f"{shown.path}: {why}") from None
     pen = ImageDraw.Draw(picture)
     box = (left - FRAME - 1, top - FRAME - 1, left + WIDTH + FRAME, top + HEIGHT + FRAME)
     pen.rectangle(box, outline={True: CORRECT, False: WRONG, None: GREY}[shown.correct], width=FRAME)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 RANKS = (1, 5, 10, 20)
+COLUMNS = (*(f"rank-{rank}" for rank in RANKS), "mAP", "mINP")  # names of TrialScore's metrics in tables
 
 
 class TrialScore(NamedTuple):
@@ -52,7 +53,7 @@ def trials(results: Results) -> dict[str, list[dict[str, float]]]:
 def markdown_table(results: Results) -> str:
     """A Markdown table in percent, one row per setting, with the standard deviation of rank-1 and mAP over trials."""
     lines = [
-        "| setting | rank-1 | rank-5 | rank-10 | rank-20 | mAP | mINP | trials |",
+        f"| {' | '.join(['setting', *COLUMNS, 'trials'])} |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, result in results.items():
@@ -61,4 +62,12 @@ def markdown_table(results: Results) -> str:
             for column in (TrialScore._fields.index("rank1"), TrialScore._fields.index("mAP")):
                 values[column] += f" ± {result.std[column]:.2f}"
         lines.append(f"| {' | '.join([name, *values, str(len(result.trials))])} |")
+    return "\n".join(lines)
+
+
+def plain_table(scores: Mapping[str, TrialScore]) -> str:
+    """A table of aligned columns in percent, one row per name, for the log."""
+    width = max(map(len, scores))
+    lines = [" " * width + "".join(f"{column:>9}" for column in COLUMNS)]
+    lines += [f"{name:<{width}}" + "".join(f"{value:9.2f}" for value in score) for name, score in scores.items()]
     return "\n".join(lines)

@@ -58,6 +58,7 @@ class ReIDDataset(ABC):
     # values of the configuration keys that depend on the data set: num_id, num_cam, data_root, mser_k1, ...
     defaults: ClassVar[Mapping[str, Any]]
     published: ClassVar[Mapping[str, Counts]] = {}  # size of each split, where it is published
+    num_splits: ClassVar[int] = 1  # published splits into training and test identities; the key `trial` chooses one
     selection: ClassVar[tuple[str, ...]]  # the settings whose mean rank-1 selects the best model
 
     def __init__(self, root: str | Path, split: str, *, trial: int = 1):

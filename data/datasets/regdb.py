@@ -28,6 +28,7 @@ class RegDB(ReIDDataset):
         "mser_lambda": 0.2,
     }
     published = {"train": Counts(206, 2060, 2060), "test": Counts(206, 2060, 2060)}
+    num_splits = 10
     selection = ("infrared_to_visible", "visible_to_infrared")
 
     def list_samples(self) -> list[Sample]:

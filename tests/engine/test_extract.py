@@ -7,12 +7,13 @@ import torch
 from data.augment import normalise
 from data.datasets import SYSU
 from data.datasets.images import ImageFiles
-from engine.evaluator import Evaluator
+from engine.evaluator import QUERIES, RESULTS, Evaluator
 from engine.extract import Extractor, spectrum
 from engine.precision import inference_dtype
 from models import MCJA
 from tests.helpers.apex import StandInForApex
 from utils.features import SPECTRA
+from utils.rank_lists import CAPTION, GAP, HEIGHT, MARGIN, WIDTH
 from utils.rerank import MSER
 
 CPU, SIZE = torch.device("cpu"), (64, 32)
@@ -113,8 +114,18 @@ def test_what_is_trained_in_bfloat16_is_not_tested_in_float16():
 def test_the_best_model_is_selected_by_the_data_sets_settings(dataset, source, model):
     evaluator = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=None)
     results = evaluator.test_plain(model)
-    assert evaluator.select(model) == results["all/1-shot"].mean
+    assert evaluator.select(model).score == results["all/1-shot"].mean
     assert any(result.mean != results["all/1-shot"].mean for result in results.values())
+
+
+def test_rank_lists_are_drawn_if_their_images_can_be_read(dataset, source, model, monkeypatch, tmp_path, caplog):
+    evaluator = Evaluator(dataset, Extractor(dataset, source, CPU, **OPTIONS), mser=None)
+    score, picture = evaluator.select(model)
+    row = HEIGHT + 2 * MARGIN + CAPTION
+    assert picture.size == ((1 + RESULTS) * (WIDTH + 2 * MARGIN) + GAP, QUERIES * row)
+    monkeypatch.setattr(dataset, "root", tmp_path)
+    assert evaluator.select(model) == (score, None)
+    assert f"no picture of rank lists: {tmp_path}/" in caplog.text
 
 
 def test_scoring_is_not_cast_by_apex(dataset, source, model, monkeypatch):

@@ -12,7 +12,8 @@ from configs import get_config
 from configs.checks import CHOICES
 from data.augment import normalise
 from data.datasets import RegDB
-from data.datasets.images import ImageFiles
+from data.datasets.images import ImageFiles, read_image
+from data.folder import looks_infrared
 from engine import OPTIMIZERS, build_optimizer
 from engine.evaluator import Evaluator
 from engine.extract import Extractor
@@ -23,7 +24,9 @@ from models import MODELS, Network, build_model, load_weights
 from tests.helpers.runs import METHODS, SETTINGS, SMALL, arguments, results, run, stopped_run
 from tests.helpers.training import rows
 from tools import export
+from tools.report import attention
 from tools.score import main as score_main
+from tools.search.__main__ import main as search_main
 from utils.features import SPECTRA
 from utils.rerank import MSER
 from utils.run.errors import UserError
@@ -128,6 +131,14 @@ def test_an_exported_network_takes_the_modality_if_it_needs_it(tmp_path):
     assert export.largest_difference(deployed, run_exported, SIZE) < 1e-4
 
 
+def test_maps_of_the_report(model):
+    images, is_infrared = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8), torch.tensor([True, False])
+    maps = attention.match_maps(model.eval(), images, is_infrared)
+    assert maps.shape[0] == 2
+    assert maps.isfinite().all()
+    attention.adapter_maps(model, images, is_infrared)
+
+
 # --- optimiser -------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +200,27 @@ def test_saved_features_of_agw_are_scored(agw_run, regdb_root, tmp_path):
     scored = json.loads((tmp_path / "scored.json").read_text())
     for setting, metrics in json.loads((agw_run / "results.json").read_text())["results"].items():
         assert scored[setting] == pytest.approx(metrics, abs=1e-6)
+
+
+def test_a_folder_is_searched_with_agw(agw_run, regdb_root, tmp_path):
+    gallery, query = regdb_root / "Visible", next((regdb_root / "Thermal").glob("*/*.bmp"))
+    words = ["--checkpoint", agw_run / "best.pth", "--gallery", gallery, "--query", query, "--infrared", "--gpu", "cpu"]
+    words += ["--cache", tmp_path / "cache", "--json", tmp_path / "out.json"]
+    assert search_main(list(map(str, words))) == 0
+    (found,) = json.loads((tmp_path / "out.json").read_text())["queries"]
+    assert len(found["results"]) == 10
+    model = build_model(get_config(agw_run / "config.yml")).eval()
+    load_weights(model, agw_run / "best.pth")
+    paths = [query, gallery / found["results"][0]["path"]]
+    images = torch.stack([torch.from_numpy(read_image(path, SIZE, "lanczos")) for path in paths])
+    with torch.no_grad():
+        one, other = model(normalise(images), torch.tensor([True, looks_infrared(paths[1])]))
+    assert found["results"][0]["score"] == pytest.approx(torch.cosine_similarity(one, other, dim=0).item(), abs=1e-4)
+
+
+def test_a_dry_run_of_agw(regdb_root, tmp_path, capsys):
+    assert main([*arguments(tmp_path, "regdb", regdb_root, **METHODS["agw"]), "--dry-run"]) == 0
+    assert "2 adapters" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_network_is_refused(agw_run, regdb_root, tmp_path):

@@ -66,7 +66,7 @@ def test_waits_are_counted():
             assert gpu.waits
 
 
-@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
+@pytest.mark.parametrize("dataset", [pytest.param("sysu", marks=pytest.mark.faults), "regdb"])
 def test_scores_are_those_of_the_cpu(dataset, request):
     features, (search,), mser = request.getfixturevalue(f"{dataset}_case")
     protocol = [replace(search, galleries={name: trials[:2] for name, trials in search.galleries.items()})]

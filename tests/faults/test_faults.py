@@ -213,9 +213,8 @@ def test_a_run_killed_again_and_again_continues(child_run, regdb_root, tmp_path,
     tally(kills, "kills of one run at file operations, with the same weights and results in the end")
 
 
-@pytest.mark.parametrize(
-    ("number", "expected_code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.faults)]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "expected_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_to_a_process_and_its_loaders(number, expected_code, child_run, regdb_root, tmp_path):
     """Terminals and job schedulers send signals to all processes of a run."""
     run = start(arguments(tmp_path, "regdb", regdb_root, num_workers="1"))
@@ -253,6 +252,7 @@ def is_running(pid: int) -> bool:
     return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stdout", ["full disk", "closed pipe"])
 def test_a_run_goes_on_without_standard_output(stdout, regdb_root, tmp_path):
     command = [sys.executable, "main.py", *arguments(tmp_path, "regdb", regdb_root, num_epoch="1", mser="false")]

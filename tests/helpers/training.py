@@ -11,6 +11,7 @@ import torch
 from data.augment import BatchAugment
 from data.loaders import Batch, ProcessLoader
 from data.samplers import EpochSampler, Sizes
+from engine.evaluator import Evaluation
 from engine.precision import TorchPrecision
 from engine.step import Training, build_step
 from engine.trainer import Schedule, train
@@ -92,7 +93,7 @@ def make_convolutional_training(memory_format: torch.memory_format) -> Training:
 
 
 def make_schedule(**changes) -> Schedule:
-    score = TrialScore(10, 20, 30, 40, 5, 1)
+    evaluation = Evaluation(TrialScore(10, 20, 30, 40, 5, 1))
     defaults = {
         "lr": 0.01,
         "num_epoch": 3,
@@ -100,15 +101,15 @@ def make_schedule(**changes) -> Schedule:
         "log_period": 2,
         "start_eval": 0,
         "eval_interval": 1,
-        "evaluate": lambda model: score,
+        "evaluate": lambda model: evaluation,
     }
     return Schedule(**{**defaults, **changes})
 
 
-def score_of(model) -> TrialScore:
-    """A score that depends on the weights, and goes up and down."""
+def score_of(model) -> Evaluation:
+    """An evaluation that depends on the weights, and goes up and down."""
     value = 100 * model.layer.weight.detach().double().sum().sin().abs().item()
-    return TrialScore(value, value, value, value, value, value)
+    return Evaluation(TrialScore(value, value, value, value, value, value))
 
 
 def stop_at(training: Training, when: int, number: int = signal.SIGTERM) -> None:

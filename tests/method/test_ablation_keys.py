@@ -14,6 +14,7 @@ from configs.default import strategy_cfg
 from data import build_augment
 from data.augment import CUTMIX, NOTHING, AugmentParameters
 from engine import build_schedule
+from engine.evaluator import Evaluation
 from engine.trainer import train
 from models import build_model
 from models.mda import MDA
@@ -160,7 +161,7 @@ def test_select_by(select_by, best, tmp_path):
 
     def evaluate(model):
         rank1, mAP = next(scores)
-        return TrialScore(rank1, 0, 0, 0, mAP, 0)
+        return Evaluation(TrialScore(rank1, 0, 0, 0, mAP, 0))
 
     schedule = replace(make_schedule(num_epoch=3, evaluate=evaluate), select_by=select_by)
     assert build_schedule(configured(select_by=select_by), NoEvaluator()).select_by == select_by

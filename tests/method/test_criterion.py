@@ -90,6 +90,7 @@ def test_keys_of_the_losses_reach_what_they_name():
     def retrieval(**options):
         return cross_modality_retrieval_loss(embeddings, *batch, backend="builtin", **options).item()
 
+    exact_triplet = weighted_regularization_triplet(pooled, LABELS, exact=True).item()
     expected = {
         ("weight_id", 0.25): {"loss_id": 0.25 * default["loss_id"]},
         ("weight_cmr", 3.0): {"loss_cmr": 3 * default["loss_cmr"]},
@@ -99,6 +100,7 @@ def test_keys_of_the_losses_reach_what_they_name():
         ("cmr_direction", "infrared_to_visible"): {"loss_cmr": retrieval(direction="infrared_to_visible")},
         ("loss_triplet", "batch_hard"): {"loss_triplet": batch_hard_triplet(pooled, LABELS).item()},
         ("loss_triplet", "weighted"): {"loss_triplet": weighted_regularization_triplet(pooled, LABELS).item()},
+        ("loss_triplet", "weighted_exact"): {"loss_triplet": exact_triplet},
         ("loss_triplet", "hetero_center"): {"loss_triplet": hetero_center(pooled, *batch, margin=0.3).item()},
         ("loss_triplet", "hetero_center_triplet"): {"loss_triplet": hetero_center_triplet(pooled, *batch).item()},
     }

@@ -111,6 +111,38 @@ def test_pooling():
     assert generalised_mean_pool(x.half() * 100).dtype == torch.float32  # 100^3 would overflow in float16
 
 
+@pytest.mark.parametrize("power", [1, 2.5, 3])
+def test_pooling_of_activations_after_relu_is_not_changed_by_the_clamp(power):
+    x = torch.randn(2, 3, 4, 5)
+    pooled, gradients = [], []
+    for pool in (generalised_mean_pool, lambda x, p: (x.flatten(2).pow(p).mean(dim=2) + 1e-12).pow(1 / p)):
+        maps = x.clone().requires_grad_()
+        pooled.append(pool(maps.relu(), power))
+        pooled[-1].square().sum().backward()
+        gradients.append(maps.grad)
+    assert torch.equal(*pooled)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("power", [2.5, 3.0])
+def test_an_adapter_after_the_last_block_trains(power):
+    """Its output may be negative."""
+    torch.manual_seed(0)
+    model = MCJA(4, backbone="resnet10", mda_layers=[0, 0, 0, 1], gem_power=power)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    lowest = []
+    model.MDA_4[0].register_forward_hook(lambda *arguments: lowest.append(arguments[2].min().item()))
+    images, labels = torch.randn(8, 3, 64, 32), torch.arange(8) // 2
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model.classifier(model(images)), labels)
+        assert loss.isfinite()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        optimizer.step()
+    assert min(lowest) < 0
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("drop_last_stride", [False, True])
 def test_every_backbone_trains(backbone, drop_last_stride):

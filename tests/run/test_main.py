@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 import yaml
 
 from configs import get_config
-from engine.evaluator import Evaluator
+from data import build_dataset, build_sampler
+from engine.evaluator import Evaluation, Evaluator
 from main import Parts, main, trained_models
 from models import MCJA
 from tests.helpers.apex import StandInForApex
@@ -97,7 +99,7 @@ def test_re_ranking_without_the_extra_spectra(regdb_root, tmp_path):
 
 def test_the_best_and_the_last_model_are_tested(roots, tmp_path, monkeypatch):
     scores = iter([60.0, 40.0])  # of epochs 1 and 2
-    monkeypatch.setattr(Evaluator, "select", lambda self, model: TrialScore(*[next(scores)] * 6))
+    monkeypatch.setattr(Evaluator, "select", lambda self, model: Evaluation(TrialScore(*[next(scores)] * 6)))
     folder = run(tmp_path, *arguments(tmp_path, "regdb", roots["regdb"], mser="false", lr="0.05"))
     results = json.loads((folder / "results.json").read_text())
     assert results["best_epoch"] == 1
@@ -174,6 +176,51 @@ def test_what_cannot_run_says_so_and_leaves_nothing(roots, tmp_path, capsys):
     assert "p_size" in refused(capsys, tmp_path, *words, "p_size", "1000")
     (tmp_path / "file").write_text("")
     assert "output_dir" in refused(capsys, tmp_path, *words, "output_dir", str(tmp_path / "file"))
+
+
+def plan_of(capsys, *words: str) -> dict[str, str]:
+    """The lines of a dry run by their topics."""
+    capsys.readouterr()
+    assert main([*words, "--dry-run"]) == 0
+    return dict(re.split(": +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("dataset", SETTINGS)
+def test_a_dry_run_prints_the_plan_and_writes_nothing(dataset, roots, tmp_path, capsys):
+    words = arguments(tmp_path, dataset, roots[dataset], cache="disk", num_epoch="3", start_eval="2")
+    before = set(tmp_path.rglob("*"))
+    found = plan_of(capsys, *words, "--desc", "a b")
+    assert set(tmp_path.rglob("*")) == before
+    cfg = get_config(tmp_path / f"{dataset}.yml", words[words.index("--seed") + 2 :])
+    train_set, test_set = build_dataset(cfg, "train"), build_dataset(cfg, "test")
+    sampler, lengths = build_sampler(cfg, train_set, seed=5), []
+    for epoch in (1, 2, 3):
+        sampler.set_epoch(epoch)
+        lengths.append(len(sampler))
+    assert found["steps"].startswith("3 epochs of ")
+    assert found["steps"].endswith(f" batches of 12 images: {sum(lengths)} steps")
+    for name, split in (("train split", train_set), ("test split", test_set)):
+        assert found[name] == f"{split.name}: {split.counts}"
+    assert found["learning rate"] == "0.00035 in epoch 1, 3.5e-05 in epochs 2 to 3"
+    assert found["evaluations"].startswith("2, the first after epoch 2")
+    assert found["run folder"] == str(tmp_path / "runs" / dataset / "small_Time-<date>_a-b")
+    assert "without `cache disk`" in found["images"]
+    assert found.keys() >= {"backbone", "model", "device", "losses", "training", "testing", "time", "memory", "disk"}
+
+
+def test_a_dry_run_of_a_test(roots, tmp_path, capsys):
+    torch.save(MCJA(3, backbone="resnet10").state_dict(), tmp_path / "model.pth")
+    words = arguments(tmp_path, "sysu", roots["sysu"], test_only="true", resume=str(tmp_path / "model.pth"), num_id="3")
+    found = plan_of(capsys, *words)
+    assert found.keys().isdisjoint({"train split", "losses", "steps", "training", "evaluations", "disk"})
+    assert found["backbone"] == f"resnet10, weights: {tmp_path / 'model.pth'}"
+
+
+def test_a_dry_run_is_refused_as_a_run_is(roots, tmp_path, capsys):
+    words = [*arguments(tmp_path, "sysu", roots["sysu"]), "--dry-run"]
+    assert "data_root" in refused(capsys, tmp_path, *words, "data_root", str(tmp_path / "absent"))
+    assert "no ImageNet weights" in refused(capsys, tmp_path, *words, "pretrained", "imagenet")
+    assert "--dry-run: plans a new run" in refused(capsys, tmp_path, "--continue", str(tmp_path), "--dry-run")
 
 
 def test_testing_needs_everything_but_the_classifier(roots, tmp_path, capsys):

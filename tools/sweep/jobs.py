@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
+from submitit.core.utils import FailedJobError
 
-from configs import get_config
 from engine.report import METRICS
 from tools.sweep.plan import Job
 from tools.sweep.program import OUTPUT, POLL_SECONDS, MainProgram
-from utils.run.errors import Stopped, UserError
+from utils.run.errors import Stopped, UserError, reason
 from utils.run.interruption import Interruption
 
 MONTH = 60 * 24 * 30  # minutes; submitit ends a job after two minutes unless it is told otherwise
+
+MAX_REQUEUES = 100  # of a run whose time on SLURM is up
 
 
 @dataclass
@@ -35,21 +37,25 @@ class Running:
 
 
 def build_executor(folder: Path, slurm: str) -> submitit.AutoExecutor:
-    """An executor for this machine or, given ``PARTITION[,KEY=VALUE...]``, for SLURM."""
+    """An executor for this machine or, given ``PARTITION,time=MINUTES[,KEY=VALUE...]``, for SLURM."""
     if not slurm:
         executor = submitit.AutoExecutor(folder, cluster="local")
         executor.update_parameters(timeout_min=MONTH)
         return executor
-    partition, *options = slurm.split(",")
-    pairs = [option.partition("=") for option in options]
-    if not partition or not all(key and value for key, _, value in pairs):
-        raise UserError(f"--slurm: {slurm} should be PARTITION[,KEY=VALUE...]")
+    partition, *words = slurm.split(",")
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    if not partition or not all(options.values()) or len(options) < len(words):
+        raise UserError(f"--slurm: {slurm} should be PARTITION,time=MINUTES[,KEY=VALUE...]")
+    if not options.get("time", "").isdecimal():
+        raise UserError(f"--slurm: {slurm} should have time=MINUTES of a run, a whole number such as time=1440")
+    parameters = {
+        f"slurm_{key.replace('-', '_')}": int(value) if value.isdecimal() else value for key, value in options.items()
+    }
     try:
-        executor = submitit.AutoExecutor(folder, cluster="slurm")
-    except RuntimeError as error:
-        raise UserError(f"--slurm: {error}") from None
-    parameters = {f"slurm_{key}": int(value) if value.isdecimal() else value for key, _, value in pairs}
-    executor.update_parameters(slurm_partition=partition, gpus_per_node=1, **parameters)
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=MAX_REQUEUES)
+        executor.update_parameters(**{"slurm_partition": partition, "slurm_gpus_per_node": 1} | parameters)
+    except (RuntimeError, NameError) as error:  # no srun; an option that submitit does not know
+        raise UserError(f"--slurm: {str(error).splitlines()[0]}") from None
     return executor
 
 
@@ -88,14 +94,17 @@ class Watch:
         return self.failed
 
     def submit(self, job: Job, gpu: str) -> None:
-        how = "continued" if job.command(gpu)[0] == "--continue" else "started"
+        arguments = job.command(gpu)
+        how = "continued" if arguments[0] == "--continue" else "started"
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's processes inherit it: see MainProgram
         try:
             slurm = self.executor.cluster == "slurm"
-            handle = self.executor.submit(MainProgram(job.folder, job.begin(gpu), gpu, slurm=slurm))
+            handle = self.executor.submit(MainProgram(job.folder, arguments, gpu, slurm=slurm))
+        except FailedJobError as error:
+            raise UserError(f"sbatch: {reason(error)}") from None
         finally:
             signal.signal(signal.SIGINT, before)
-        epochs, epoch = get_config(job.base, job.words).num_epoch, completed_epochs(job)
+        epochs, epoch = job.config().num_epoch, completed_epochs(job)
         self.running.append(Running(job, handle, gpu, time.monotonic(), epochs, epoch, epoch))
         self.say(f"{job.name}: {how}")
 
@@ -141,8 +150,8 @@ class Watch:
                     os.kill(int(running.handle.job_id), signal.SIGTERM)  # cancel() would kill it after a second
             else:
                 running.handle.cancel()
-        while any(not running.handle.done() for running in self.running):
-            time.sleep(POLL_SECONDS / 10)
+        while any(not running.handle.done(force_check=True) for running in self.running):
+            time.sleep(POLL_SECONDS)
 
 
 def completed_epochs(job: Job) -> int:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from yacs.config import CfgNode
 
 from configs import get_config
 from configs.continuing import MAY_CHANGE
-from configs.loading import pair
+from configs.loading import COMMAND_LINE, pair
 from configs.resume import check_resume
 from configs.yaml_file import read_yaml
-from tools.sweep.program import arguments, run_folder
+from data.datasets import DATASETS
+from tools.sweep.program import continuation, run_folder
 from utils.run.errors import UserError, shown
-from utils.run.folder import CONFIG, RESULTS
+from utils.run.folder import CONDITIONS, CONFIG, RESULTS, read_conditions
 
 KEYS = ("base", "output_dir", "seeds", "trials", "overrides", "rows")
 MAX_NAME = 100  # characters of a row's folder
+PLACEHOLDER = re.compile(r"\{(\w*)\}")  # {seed} and {trial}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Job:
     base: Path
     folder: Path  # output_dir of its run folder
     overrides: dict[str, str]  # may hold {seed} and {trial}; a resume may be a pattern
+    sources: dict[str, str]  # where each override was given, for messages
+    where: str  # sweep file and row, for messages
 
     @property
     def name(self) -> str:
@@ -41,16 +46,29 @@ class Job:
     @property
     def words(self) -> list[str]:
         """The overrides as ``KEY VALUE ...``, with seed and trial filled in."""
-        filled = {key: _filled(key, value, seed=self.seed, trial=self.trial) for key, value in self.overrides.items()}
-        return [word for pair in filled.items() for word in pair]
+        numbers = {"seed": str(self.seed), "trial": str(self.trial)}
+        filled = {key: PLACEHOLDER.sub(lambda found: numbers[found[1]], value) for key, value in self.overrides.items()}
+        return [word for override in filled.items() for word in override]
+
+    def config(self) -> CfgNode:
+        """The configuration; ``resume`` may still be a pattern."""
+        return get_config(self.base, self.words, sources=self.sources)
 
     def begin(self, gpu: str) -> list[str]:
-        """Arguments of ``main.py`` that begin the run."""
-        return ["--cfg", str(self.base), "--gpu", gpu, "--seed", str(self.seed), "--desc", self.name, *self.words]
+        """Arguments of ``main.py`` that begin the run.
+
+        Raises:
+            UserError: ``resume`` is a pattern that does not match one file.
+        """
+        words = list(self.words)
+        if "resume" in words[::2]:
+            position = 2 * words[::2].index("resume") + 1
+            words[position] = _one_file(words[position])
+        return ["--cfg", str(self.base), "--gpu", gpu, "--seed", str(self.seed), f"--desc={self.name}", *words]
 
     def command(self, gpu: str) -> list[str]:
         """Arguments of ``main.py`` that begin the run, or continue it if it was stopped."""
-        return arguments(self.folder, self.begin(gpu), gpu)
+        return continuation(self.folder, gpu) or self.begin(gpu)
 
     def run_folder(self) -> Path | None:
         return run_folder(self.folder)
@@ -65,26 +83,47 @@ class Job:
         return run is not None and (run / RESULTS).is_file()
 
     def check(self) -> None:
-        """Raise ``UserError`` if the configuration is wrong, or an earlier run had another one."""
-        wanted, run = get_config(self.base, self.words), self.run_folder()
-        if run and (key := _difference(wanted, get_config(run / CONFIG))):
-            raise UserError(
-                f"{run}: was made with another {key} than row {shown(self.row)} has now; remove the folder, or give the"
-                " row another name"
-            )
-        if wanted.resume and not run:
-            check_resume(wanted)
+        """Raise ``UserError`` if the configuration is wrong, or if an earlier run had another configuration or seed."""
+        try:
+            self._check()
+        except UserError as error:
+            raise UserError(f"{self.where}: {error}") from None
+
+    def _check(self) -> None:
+        wanted, run = self.config(), self.run_folder()
+        if self.trial and DATASETS[wanted.dataset].num_splits == 1:
+            raise UserError(f"trials: {DATASETS[wanted.dataset].name} has one split only; remove them")
+        if run:
+            keys = _differences(wanted, get_config(run / CONFIG))
+            if read_conditions(run / CONDITIONS)["seed"] != self.seed:
+                keys.append("seed")
+            if keys:
+                raise UserError(
+                    f"{run}: was made with another {', '.join(keys)} than the row has now; remove the folder, or give"
+                    " the row another name"
+                )
+        if wanted.resume and not self.is_complete() and not continuation(self.folder, "cpu"):
+            path = _one_file(wanted.resume)
+            if not Path(path).is_file():
+                raise UserError(f"resume: {path}: no such file")
+            check_resume(get_config(self.base, [*self.words, "resume", path], sources=self.sources))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The content of a sweep file, with the overrides of the command line."""
+    """The content of a sweep file, with the overrides of the command line.
 
+    Values of the file keep their YAML types; those of the command line are text.
+    """
+
+    path: Path
     base: Path
     output_dir: Path
-    rows: dict[str, dict[str, str]]  # name -> overrides
+    overrides: dict[str, object]  # of all rows
+    rows: dict[str, dict[str, object]]  # name -> its own overrides, without those that the command line replaces
     seeds: list[int]
     trials: list[int | None]  # of RegDB; [None] if the sweep has none
+    given: frozenset[str]  # keys of the command line
 
     def jobs(self) -> list[Job]:
         """All runs. Those of one seed come together, so that the rows can be compared early."""
@@ -92,10 +131,12 @@ class Sweep:
 
     def _job(self, row: str, seed: int, trial: int | None) -> Job:
         folder = self.output_dir / folder_name(row) / (f"seed{seed}" + (f"-trial{trial}" if trial else ""))
-        shared = {"output_dir": str(folder), "cache_dir": str(self.output_dir / "cache")}
+        words = {"output_dir": str(folder), "cache_dir": str(self.output_dir / "cache")}
         if trial:
-            shared["trial"] = str(trial)
-        return Job(row, seed, trial, self.base, folder, shared | self.rows[row])
+            words["trial"] = str(trial)
+        words |= {key: _word(value) for key, value in {**self.overrides, **self.rows[row]}.items()}
+        sources = {key: COMMAND_LINE if key in self.given else "sweep file" for key in words}
+        return Job(row, seed, trial, self.base, folder, words, sources, f"{self.path}, row {shown(row)}")
 
 
 def read_sweep(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Sweep:
@@ -115,27 +156,38 @@ def read_sweep(path: Path, overrides: Sequence[str] = (), *, base: Path | None =
     unknown = [key for key in content if key not in KEYS]
     if unknown:
         raise UserError(f"{path}: unknown key {shown(unknown[0])}; a sweep has {', '.join(KEYS)}")
-    given = pair(overrides)
-    output_dir = Path(given.pop("output_dir", content.get("output_dir", f"sweeps/{path.stem}")))
-    base = base or Path(content.get("base", ""))
-    if base == Path():
-        raise UserError(f"{path}: base should name the configuration of the rows, such as configs/SYSU_MCJA.yml")
     seeds = _numbers(content, "seeds", path, default=[8], low=0, high=2**32 - 1)
     trials = _numbers(content, "trials", path, default=[None], low=1, high=10)
-    return Sweep(base, output_dir, _rows(content, path, given), seeds, trials)
+    has_trials = trials != [None]
+    given = pair(overrides)
+    output_dir = given.pop("output_dir", content.get("output_dir", f"sweeps/{path.stem}"))
+    if not isinstance(output_dir, str) or not output_dir:
+        raise UserError(f"{path}: output_dir: {shown(output_dir)} should be a folder")
+    given = _overrides(given, COMMAND_LINE, has_trials=has_trials)
+    common = _overrides(content.get("overrides"), f"{path}: overrides", has_trials=has_trials)
+    rows = _rows(content, path, has_trials=has_trials)
+    own = {row: {key: value for key, value in rows[row].items() if key not in given} for row in rows}
+    name = content.get("base", "") if base is None else str(base)
+    if not isinstance(name, str) or name in ("", "."):
+        raise UserError(
+            f"{path}: base: {shown(name)} should name the configuration of the rows, such as configs/SYSU_MCJA.yml"
+        )
+    return Sweep(path, Path(name), Path(output_dir), common | given, own, seeds, trials, frozenset(given))
 
 
-def _rows(content: dict, path: Path, given: dict[str, str]) -> dict[str, dict[str, str]]:
-    """The overrides of each row: those for all rows, its own, and those of the command line."""
+def _rows(content: dict, path: Path, *, has_trials: bool) -> dict[str, dict[str, object]]:
+    """The overrides of each row."""
     rows = content.get("rows")
     if not isinstance(rows, dict) or not rows:
         raise UserError(f"{path}: rows should map a name to overrides, such as 'no MDA: {{mda_layers: [0, 0, 0, 0]}}'")
-    common = _words(content.get("overrides") or {}, path)
-    folders = [folder_name(str(row)) for row in rows]
+    for row in rows:
+        if not isinstance(row, str) or not row.isprintable():
+            raise UserError(f"{path}: row {shown(row)}: a name is printable text (quote it)")
+    folders = [folder_name(row) for row in rows]
     for row, folder in zip(rows, folders, strict=True):
         if folders.count(folder) > 1 or not folder:
             raise UserError(f"{path}: row {shown(row)}: its folder would be {folder!r}; give it another name")
-    return {str(row): common | _words(values or {}, path) | given for row, values in rows.items()}
+    return {row: _overrides(values, f"{path}, row {shown(row)}", has_trials=has_trials) for row, values in rows.items()}
 
 
 def _numbers(content: dict, key: str, path: Path, *, default: list, low: int, high: int) -> list:
@@ -160,24 +212,45 @@ def folder_name(row: str) -> str:
     return re.sub(r"[^\w.+=,-]+", "-", row).strip("-.")[:MAX_NAME]
 
 
-def _words(overrides: object, path: Path) -> dict[str, str]:
-    """Overrides of a YAML file as the words of a command line."""
+def _overrides(overrides: object, where: str, *, has_trials: bool) -> dict:
+    """Check overrides; ``where`` they were given begins each message. None stands for no overrides."""
+    if overrides is None:
+        return {}
     if not isinstance(overrides, Mapping):
-        raise UserError(f"{path}: {shown(overrides)} should map configuration keys to values")
-    return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+        raise UserError(f"{where}: {shown(overrides)} should map configuration keys to values")
+    allowed = ("seed", "trial") if has_trials else ("seed",)
+    for key, value in overrides.items():
+        if key == "output_dir":
+            raise UserError(f"{where}: output_dir belongs to the whole sweep, beside rows or on the command line")
+        if key == "trial" and has_trials:
+            raise UserError(f"{where}: trial: the sweep has trials, which set it")
+        try:
+            names = PLACEHOLDER.findall(_word(value))
+        except (TypeError, ValueError):  # a date, a set, bytes, NaN
+            raise UserError(f"{where}: {shown(key)}: {shown(value)} is no value of a key (quote it)") from None
+        for name in names:
+            if name not in allowed:
+                known = " and ".join(f"{{{one}}}" for one in allowed)
+                raise UserError(f"{where}: {shown(key)}: {{{name}}} is unknown; values may hold {known}")
+    return {str(key): value for key, value in overrides.items()}
 
 
-def _filled(key: str, value: str, *, seed: int, trial: int | None) -> str:
-    """``value`` with the seed and trial of a job, and ``resume`` with the one file that its pattern matches."""
-    value = value.replace("{seed}", str(seed)).replace("{trial}", str(trial))
-    if key != "resume" or not glob.has_magic(value):
-        return value
-    found = glob.glob(value)  # noqa: PTH207 - the pattern may be absolute
+def _word(value: object) -> str:
+    """A value as a word of the command line."""
+    return value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+
+
+def _one_file(pattern: str) -> str:
+    """The one file that a pattern matches; a path without wildcards as it is."""
+    if not glob.has_magic(pattern):
+        return pattern
+    found = glob.glob(pattern)  # noqa: PTH207 - the pattern may be absolute
     if len(found) != 1:
-        raise UserError(f"resume: {value} matches {len(found)} files, and should match one")
+        raise UserError(f"resume: {pattern} matches {len(found)} files, and should match one")
     return found[0]
 
 
-def _difference(wanted: CfgNode, found: CfgNode) -> str:
-    """The first key that differs and may change results; empty if none does."""
-    return next((key for key in wanted if key not in (*MAY_CHANGE, "output_dir") and wanted[key] != found[key]), "")
+def _differences(wanted: CfgNode, found: CfgNode) -> list[str]:
+    """The keys that differ and may change results. A pattern of ``resume`` may match the file that was found."""
+    keys = [key for key in wanted if key not in (*MAY_CHANGE, "output_dir") and wanted[key] != found[key]]
+    return [key for key in keys if key != "resume" or not fnmatchcase(found.resume, wanted.resume)]

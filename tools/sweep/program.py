@@ -45,7 +45,8 @@ class MainProgram(Checkpointable):
         if not self.slurm:
             environment.pop("CUDA_VISIBLE_DEVICES", None)
             environment |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
-        command = [sys.executable, "main.py", *arguments(self.folder, self.new, self.gpu)]
+        arguments = continuation(self.folder, self.gpu) or self.new
+        command = [sys.executable, "main.py", *arguments]
         with (self.folder / OUTPUT).open("ab") as output:
             if self.stopped:
                 return 128 + signal.SIGTERM
@@ -76,10 +77,10 @@ class MainProgram(Checkpointable):
                 time.sleep(POLL_SECONDS)
 
 
-def arguments(folder: Path, new: list[str], gpu: str) -> list[str]:
-    """Arguments of ``main.py``: to continue the run below ``folder`` if there is one that was stopped, else ``new``."""
+def continuation(folder: Path, gpu: str) -> list[str] | None:
+    """Arguments of ``main.py`` that continue the run below ``folder``; None if there is none that can be continued."""
     run = run_folder(folder)
-    return ["--continue", str(run), "--gpu", gpu] if run and has_states(run) else new
+    return ["--continue", str(run), "--gpu", gpu] if run and has_states(run) else None
 
 
 def run_folder(folder: Path) -> Path | None:

@@ -1,13 +1,15 @@
 """Tables of a sweep: Markdown, CSV, JSON and LaTeX.
 
-``table.csv`` has one line per run and setting; the other tables follow from it. A value is the mean over the runs of a
-row: its seeds and, on RegDB, its trials. The standard deviation is that of a sample (divided by n - 1). Differences are
-those to the first row, run by run with the same seed and trial, with a 95 % interval (Student's t distribution).
+``table.csv`` has the values of each run and setting, from which ``--csv`` makes the other tables again. These show the
+mean over the runs of a row (its seeds and, on RegDB, its trials) with the standard deviation of a sample (divided by
+n - 1), and the paired differences to the first row with a 95 % interval (Student's t distribution). Pairs are the
+seeds, after a mean over the trials of each; with a single seed they are the trials.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +18,22 @@ from scipy import stats
 
 from tools.sweep.plan import Job, Sweep
 from utils.results import TrialScore
-from utils.run.errors import UserError
+from utils.run.errors import UserError, shown
 from utils.run.files import write_json, write_text
 
 METRICS = TrialScore._fields
 SHOWN = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
+COMPARED = ("rank1", "mAP")  # with the first row
 CSV_FIELDS = ("row", "seed", "trial", "setting", *METRICS)
 CONFIDENCE = 0.95
+
+LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{c: f"${c}$" for c in "<>|"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "−": "$-$", "–": "--", "—": "---", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\rightarrow$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$",
+}  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -36,11 +47,11 @@ class Record(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of the paired differences to the first row, and its 95 % interval; NaN limits for a single pair."""
+    """Mean of the paired differences to the first row, and its 95 % interval; None for a single pair."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     pairs: int
 
 
@@ -55,24 +66,35 @@ def collect(jobs: Iterable[Job]) -> list[Record]:
     return records
 
 
-def read_csv(path: Path) -> list[Record]:
-    """The records of a ``table.csv``."""
+def read_csv(path: Path, sweep: Sweep) -> list[Record]:
+    """The records of a ``table.csv``.
+
+    Raises:
+        UserError: it is none, or has a row, seed or trial that the sweep lacks.
+    """
     try:
-        with path.open(newline="") as file:
-            return [
-                Record(
-                    line["row"],
-                    int(line["seed"]),
-                    int(line["trial"]) if line["trial"] else None,
-                    line["setting"],
-                    TrialScore(*(float(line[metric]) for metric in METRICS)),
-                )
-                for line in csv.DictReader(file)
-            ]
+        with path.open(newline="", encoding="utf-8") as file:
+            records = [_record(line) for line in csv.DictReader(file)]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: not a table.csv of a sweep") from None
+    known: dict[str, Collection] = {"row": sweep.rows, "seed": sweep.seeds, "trial": sweep.trials}
+    for record in records:
+        for name, values in known.items():
+            if (value := getattr(record, name)) not in values:
+                raise UserError(f"{path}: {name} {shown(value)} is not in {sweep.path}")
+    if len({record[:4] for record in records}) < len(records):
+        raise UserError(f"{path}: a run has two lines of the same setting")
+    return records
+
+
+def _record(line: dict[str, str]) -> Record:
+    score = TrialScore(*(float(line[metric]) for metric in METRICS))
+    if not all(map(math.isfinite, score)):
+        raise ValueError("not a number")
+    trial = int(line["trial"]) if line["trial"] else None
+    return Record(line["row"], int(line["seed"]), trial, line["setting"], score)
 
 
 def write_tables(sweep: Sweep, records: Sequence[Record], folder: Path) -> str:
@@ -115,53 +137,64 @@ class Table:
         return max((len(self.scores.get((row, setting), {})) for setting in self.settings), default=0)
 
     def difference(self, row: str, setting: str, metric: str) -> Difference | None:
-        """To the first row; None if no run has a counterpart there."""
+        """To the first row; None if no run has a counterpart there, or the row is the first one."""
         own, first = self.values(row, setting, metric), self.values(self.first, setting, metric)
-        return paired_difference([own[run] - first[run] for run in own if run in first])
+        if row == self.first:
+            return None
+        pairs: dict[object, list[float]] = {}
+        for seed, trial in own:
+            if (seed, trial) in first:
+                pair = seed if len(self.sweep.seeds) > 1 else trial
+                pairs.setdefault(pair, []).append(own[seed, trial] - first[seed, trial])
+        return paired_difference([float(np.mean(values)) for values in pairs.values()])
 
     def markdown(self) -> str:
         parts = []
         for setting in self.settings:
-            heads = [*SHOWN.values(), *(f"{SHOWN[metric]} − first row" for metric in ("rank1", "mAP"))]
+            heads = [*SHOWN.values(), *(f"{SHOWN[metric]} − first row" for metric in COMPARED)]
             lines = [f"| {setting} | runs | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(heads)}"]
             for row in self.sweep.rows:
                 cells = [_spread(self.values(row, setting, metric).values()) for metric in SHOWN]
-                cells += [self._difference_cell(row, setting, metric) for metric in ("rank1", "mAP")]
-                lines.append(f"| {row.replace('|', '/')} | {self._count(row)} | {' | '.join(cells)} |")
+                cells += [_difference_text(self.difference(row, setting, metric)) for metric in COMPARED]
+                name = row.replace("|", "\\|")
+                lines.append(f"| {name} | {self._count(row)} | {' | '.join(cells)} |")
             parts.append("\n".join(lines))
-        note = (
-            "In percent; mean ± standard deviation over the runs of a row. Differences: between runs of the same seed"
-            " and trial, with their 95 % interval."
-        )
-        return "\n\n".join([*parts, note]) + "\n"
+        return "\n\n".join([*parts, self._conditions()]) + "\n"
 
     def latex(self) -> str:
-        """Tables of rank-1 and mAP for ``\\usepackage{booktabs}``: one without re-ranking, one with it."""
-        reranked = [setting for setting in self.settings if setting.endswith("/mser")]
-        plain = [setting for setting in self.settings if setting not in reranked]
-        return "\n".join(self._tabular(settings) for settings in (plain, reranked) if settings)
+        """One tabular per setting, for ``\\usepackage{booktabs}``: rank-1 of each row, then mAP."""
+        parts = [
+            "% needs \\usepackage{booktabs}",
+            *map(self._tabular, self.settings),
+            f"{{\\small {_escape(self._conditions())}\\par}}",
+        ]
+        return "\n\n".join(parts) + "\n"
 
-    def _tabular(self, settings: Sequence[str]) -> str:
-        """Two columns per setting."""
-        columns = " & ".join(f"\\multicolumn{{2}}{{c}}{{{_escape(setting)}}}" for setting in settings)
-        heads = " & ".join("rank-1 & mAP" for _ in settings)
-        rules = "".join(f"\\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(settings)))
+    def _tabular(self, setting: str) -> str:
+        # a row name breaks into lines, so that the table fits a column of 345 pt, that of the class article
         lines = [
-            f"\\begin{{tabular}}{{l{'rr' * len(settings)}}}", "\\toprule", f" & {columns} \\\\", rules,
-            f"row & {heads} \\\\", "\\midrule",
+            "{\\small", "\\noindent\\begin{tabular}{@{}p{0.34\\textwidth}rrr@{}}", "\\toprule",
+            f"{_escape(setting)} & runs & mean & difference to the first row \\\\",
         ]  # fmt: skip
-        for row in self.sweep.rows:
-            cells = [
-                _spread(self.values(row, setting, metric).values()).replace("±", "$\\pm$")
-                for setting in settings
-                for metric in ("rank1", "mAP")
-            ]
-            missing = "" if self.runs(row) == self.planned else f" ({self._count(row)} runs)"
-            lines.append(" & ".join([_escape(row + missing), *cells]) + " \\\\")
-        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+        for metric in COMPARED:
+            lines += ["\\midrule", f"\\emph{{{SHOWN[metric]}}} \\\\"]
+            for row in self.sweep.rows:
+                cells = [
+                    self._count(row),
+                    _spread(self.values(row, setting, metric).values()),
+                    _difference_text(self.difference(row, setting, metric)),
+                ]
+                # the braces protect a name that begins with [ or *, which \\ would take as its argument
+                cells = [_escape(cell.replace("-", "−")) for cell in cells]
+                lines.append(f"{{}}\\raggedright {_escape(row)} & {' & '.join(cells)} \\\\")
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\par}"])
 
     def json(self) -> dict:
         return {
+            "base": str(self.sweep.base),
+            "seeds": self.sweep.seeds,
+            "trials": [trial for trial in self.sweep.trials if trial],
+            "overrides": self.sweep.overrides,
             "rows": [
                 {
                     "name": row,
@@ -184,16 +217,19 @@ class Table:
             ]
         }  # fmt: skip
 
+    def _conditions(self) -> str:
+        """What the values are, and which runs they are from."""
+        trials = [trial for trial in self.sweep.trials if trial]
+        runs = f"seeds {_listed(self.sweep.seeds)}" + (f"; trials {_listed(trials)}" if trials else "")
+        pairs = "seed" if len(self.sweep.seeds) > 1 or not trials else "trial"
+        return (
+            f"In percent; mean ± standard deviation of a sample over the runs of a row. Differences: paired by {pairs},"
+            f" with 95 % interval. Base configuration: {self.sweep.base}; {runs}."
+        )
+
     def _count(self, row: str) -> str:
         found = self.runs(row)
         return str(found) if found == self.planned else f"{found} of {self.planned}"
-
-    def _difference_cell(self, row: str, setting: str, metric: str) -> str:
-        found = None if row == self.first else self.difference(row, setting, metric)
-        if found is None:
-            return ""
-        interval = "" if found.pairs == 1 else f" [{found.low:+.2f}, {found.high:+.2f}]"
-        return f"{found.mean:+.2f}{interval}"
 
 
 def paired_difference(differences: Sequence[float]) -> Difference | None:
@@ -203,7 +239,7 @@ def paired_difference(differences: Sequence[float]) -> Difference | None:
         return None
     mean = float(np.mean(differences))
     if count == 1:
-        return Difference(mean, float("nan"), float("nan"), 1)
+        return Difference(mean, None, None, 1)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(differences, ddof=1) / np.sqrt(count))
     return Difference(mean, mean - half, mean + half, count)
 
@@ -213,19 +249,30 @@ def _statistics(values: dict[tuple, float]) -> dict[str, object]:
     return {"mean": float(np.mean(found)), "std": _deviation(found), "values": found}
 
 
-def _deviation(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; 0 for a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation of a sample; None for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _spread(values: Iterable[float]) -> str:
     found = list(values)
     if not found:
         return "–"
-    return f"{np.mean(found):.2f}" + (f" ± {_deviation(found):.2f}" if len(found) > 1 else "")
+    deviation = _deviation(found)
+    return f"{np.mean(found):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def _difference_text(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f}{interval}"
+
+
+def _listed(numbers: Sequence[int | None]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _escape(text: str) -> str:
-    """``text`` for LaTeX."""
-    replaced = {"\\": r"\textbackslash{}", "−": "$-$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(replaced.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    """``text`` for LaTeX; other characters that are not ASCII may need XeLaTeX."""
+    return "".join(LATEX.get(c, c) for c in text)

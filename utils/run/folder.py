@@ -56,7 +56,7 @@ class RunFolder:
         for name in (CONFIG, CONDITIONS):
             if not (path / name).is_file():
                 raise UserError(f"--continue: {path} is not a run folder: it holds no {name}")
-        run = cls(path, _read_conditions(path / CONDITIONS))
+        run = cls(path, read_conditions(path / CONDITIONS))
         remove_partial_files(path)
         return run
 
@@ -113,10 +113,7 @@ def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "
         UserError: the folder cannot be made.
     """
     parent = Path(output_dir) / dataset
-    name = f"{prefix}_Time-{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    if desc:
-        plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES]
-        name += "_" + plain.decode(errors="ignore")
+    name = folder_name(prefix, f"{datetime.now():%Y-%m-%d_%H-%M-%S}", desc)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in count(1):
@@ -131,11 +128,22 @@ def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "
     return folder
 
 
+def folder_name(prefix: str, time: str, desc: str) -> str:
+    """``<prefix>_Time-<time>[_<desc>]``, with ``-`` for what does not belong in a file name in ``desc``."""
+    plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES].decode(errors="ignore")
+    return f"{prefix}_Time-{time}" + (f"_{plain}" if desc else "")
+
+
 def _environment(device: str) -> dict[str, object]:
     return {"device": device, "commit": commit(), "versions": versions()}
 
 
-def _read_conditions(path: Path) -> dict:
+def read_conditions(path: Path) -> dict:
+    """The content of ``run.json``.
+
+    Raises:
+        UserError: it cannot be read, or holds no seed.
+    """
     try:
         conditions = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

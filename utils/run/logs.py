@@ -5,13 +5,27 @@ import sys
 import threading
 from pathlib import Path
 
+from tqdm import tqdm
+
 logger = logging.getLogger(__name__)
+
+IN_BAR = "in_bar"  # attribute of log records whose content the progress bar shows, too
+
+
+class TerminalHandler(logging.StreamHandler):
+    """Writes lines above the progress bars, which are cleared and drawn again."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def set_up_logging(file: Path | None = None) -> None:
     """Log to standard output and, if given, append to ``file``. A second call replaces the handlers of the first."""
-    terminal = logging.StreamHandler(sys.stdout)
+    terminal = TerminalHandler(sys.stdout)
     terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # run_program prints errors to standard error
+    if all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)):
+        terminal.addFilter(lambda record: not hasattr(record, IN_BAR))
     handlers: list[logging.Handler] = [terminal]
     if file is not None:
         handlers.append(logging.FileHandler(file, encoding="utf-8", errors="backslashreplace"))

@@ -1,0 +1,278 @@
+"""The index of a folder: the embeddings of its images, kept in a file and updated when images change.
+
+An image is embedded again if its size, its time of modification or its time of change differs. The time of change
+counts too, because copying and unpacking restore the time of modification, and many images have the same size.
+Another checkpoint or configuration has an index of its own. Images that cannot be read are remembered, too, and not
+tried again until they change.
+"""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from data.folder import FolderImages, list_images, looks_infrared
+from data.loaders import ProcessLoader
+from tools.search.embedding import Embedder
+from utils.features import SPECTRA
+from utils.run.errors import UnreadableImage, UserError, reason
+from utils.run.files import FolderLock, write_atomically
+
+INDEX = "index.npz"
+FORMAT = 1  # version of the file; increase it when its content changes
+CHUNK = 4096  # images that are embedded at a time
+SAVE_SECONDS = 600  # a stopped program loses at most the embeddings of this time
+MAX_WARNINGS = 20  # unreadable images that are named; the others are counted
+
+
+class State(NamedTuple):
+    """What tells whether a file has changed."""
+
+    size: int  # bytes; -1 if there is no such file
+    modified: int  # ns
+    changed: int  # ns
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N images and their embeddings."""
+
+    paths: np.ndarray  # (N,) text, relative to the gallery's folder
+    states: np.ndarray  # (N, 3) int64, see State
+    infrared: np.ndarray  # (N,) bool, guessed
+    spectra: dict[str, np.ndarray]  # name -> (N, D) float32, normalised
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, positions: np.ndarray) -> "Rows":
+        spectra = {name: values[positions] for name, values in self.spectra.items()}
+        return Rows(self.paths[positions], self.states[positions], self.infrared[positions], spectra)
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The readable images of a folder, in the order of their paths, and why the others cannot be read."""
+
+    digest: str  # of the Embedder
+    images: Rows
+    unreadable: dict[str, tuple[State, str]]  # path -> state and reason
+    stamp: str = field(default_factory=lambda: uuid.uuid4().hex)  # differs for each content
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file. Raises ``UserError`` if it cannot be written."""
+        header = json.dumps({"format": FORMAT, "digest": self.digest, "stamp": self.stamp})
+        images = self.images
+        arrays = {
+            "header": np.array(header),
+            "paths": images.paths,
+            "states": images.states,
+            "infrared": images.infrared,
+            "unreadable": np.array(json.dumps(self.unreadable)),
+            **images.spectra,
+        }
+        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # see Features.save
+
+    @classmethod
+    def load(cls, path: Path, digest: str) -> "FolderIndex | None":
+        """Read a file that :meth:`save` wrote. None if there is none, or if it is damaged or of another digest."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].item())
+                if (header["format"], header["digest"]) != (FORMAT, digest):
+                    return None
+                spectra = {name: arrays[name] for name in SPECTRA if name in arrays}
+                images = Rows(arrays["paths"], arrays["states"], arrays["infrared"], spectra)
+                unreadable = json.loads(arrays["unreadable"].item())
+            _require_consistent(images)
+            unreadable = {name: (State(*state), why) for name, (state, why) in unreadable.items()}
+            return cls(digest, images, unreadable, header["stamp"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # numpy and zipfile raise errors of many types for a damaged file
+            print(f"{path}: damaged ({reason(error)}); the images are embedded again")
+            return None
+
+
+def open_index(gallery: Path, embed: Embedder, cache: Path, spectra: Sequence[str]) -> FolderIndex:
+    """The index of the folder ``gallery``, updated and kept in the folder ``cache``.
+
+    Args:
+        spectra: that are needed at least; those that are kept already are updated, too.
+
+    Raises:
+        UserError: there is no readable image, another process updates the index, or it cannot be written.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)  # embeddings and paths of photographs are private
+    except OSError as error:
+        raise UserError(f"--cache: {cache} cannot be made ({error.strerror})") from None
+    with locked(cache):
+        old = FolderIndex.load(cache / INDEX, embed.digest)
+        if old and not set(spectra) <= old.images.spectra.keys():
+            old = None
+        found = {path: file_state(gallery / path) for path in list_images(gallery)}
+        index = updated(old, found, gallery, embed, cache, spectra)
+    _warn_of_unreadable(index, gallery)
+    if not len(index.images):
+        raise UserError(f"{gallery}: none of its {len(found)} images can be read")
+    return index
+
+
+def updated(
+    old: FolderIndex | None,
+    found: dict[str, State],
+    gallery: Path,
+    embed: Embedder,
+    cache: Path,
+    spectra: Sequence[str],
+) -> FolderIndex:
+    """The index of the images ``found``: what has not changed is taken from ``old``, the others are embedded."""
+    parts: list[Rows] = []
+    unreadable: dict[str, tuple[State, str]] = {}
+    current: set[str] = set()
+    if old:
+        states = map(State._make, old.images.states.tolist())
+        same = [found.get(path) == state for path, state in zip(old.images.paths.tolist(), states, strict=True)]
+        unreadable = {path: entry for path, entry in old.unreadable.items() if found.get(path) == entry[0]}
+        if all(same) and len(old.images) + len(unreadable) == len(found):
+            print(f"index: {len(old.images):,} images, none has changed ({cache})", flush=True)
+            return old
+        parts.append(old.images.take(np.flatnonzero(same)))
+        current.update(parts[0].paths.tolist())
+        spectra = list(old.images.spectra)
+    new = [path for path in found if path not in current and path not in unreadable]
+    print(f"index: {len(current):,} images kept, {len(new):,} to embed ({cache})", flush=True)
+    saved = time.monotonic()
+    with tqdm(total=len(new), desc="embed", unit=" images", leave=False, disable=None) as bar:
+        for start in range(0, len(new), CHUNK):
+            chunk = new[start : start + CHUNK]
+            rows, problems = embed_files(gallery, chunk, found, embed, spectra)
+            parts += [rows] if rows else []
+            unreadable |= problems
+            bar.update(len(chunk))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                FolderIndex(embed.digest, joined(parts), unreadable).save(cache / INDEX)
+                saved = time.monotonic()
+    index = FolderIndex(embed.digest, joined(parts), unreadable)
+    index.save(cache / INDEX)
+    return index
+
+
+def embed_files(
+    gallery: Path, paths: list[str], states: dict[str, State], embed: Embedder, spectra: Sequence[str]
+) -> tuple[Rows | None, dict[str, tuple[State, str]]]:
+    """The rows of the readable images (None if there is none), and the reasons of the others."""
+    looks = modalities([gallery / path for path in paths], num_workers=embed.workers(len(paths)))
+    problems = {path: (states[path], look) for path, look in zip(paths, looks, strict=True) if isinstance(look, str)}
+    readable = [path for path in paths if path not in problems]
+    if not readable:
+        return None, problems
+    infrared = np.array([look for look in looks if not isinstance(look, str)])
+    images = FolderImages(gallery, readable, infrared)
+    kept = np.array([states[path] for path in readable], dtype=np.int64)
+    return Rows(images.paths, kept, infrared, embed(images, spectra)), problems
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """All rows in the order of their paths."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return Rows(np.empty(0, "U1"), np.empty((0, 3), np.int64), np.empty(0, bool), {"original": np.empty((0, 0))})
+    paths = np.concatenate([part.paths for part in parts])
+    order = np.argsort(paths, kind="stable")
+    target = np.empty_like(order)
+    target[order] = np.arange(len(order))
+    places = np.split(target, np.cumsum([len(part) for part in parts])[:-1])
+    spectra = {}
+    for name, first in parts[0].spectra.items():
+        spectra[name] = np.empty((len(paths), first.shape[1]), dtype=np.float32)
+        for part, place in zip(parts, places, strict=True):  # one copy of the embeddings, not two
+            spectra[name][place] = part.spectra[name]
+    states = np.concatenate([part.states for part in parts])[order]
+    infrared = np.concatenate([part.infrared for part in parts])[order]
+    return Rows(paths[order], states, infrared, spectra)
+
+
+class _Looks(Dataset):
+    """Per image: whether it looks infrared, or why it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> bool | str:
+        path = self.paths[position]
+        if not path.is_file():  # a broken link, a folder; opening a pipe would wait for ever
+            return "not a file"
+        try:
+            return looks_infrared(path)
+        except UnreadableImage as error:
+            return str(error).removeprefix(f"{path}: ")
+
+
+def modalities(paths: Sequence[Path], *, num_workers: int) -> list[bool | str]:
+    """For each image whether it looks infrared, or why it cannot be read.
+
+    Args:
+        num_workers: processes that decode; 0 decodes in the main process.
+    """
+    loader = ProcessLoader(_Looks(paths), batch_size=64, num_workers=num_workers, collate_fn=list)
+    with closing(loader):
+        return [look for batch in loader for look in batch]
+
+
+def file_state(path: Path) -> State:
+    try:
+        state = path.stat()
+    except OSError:
+        return State(-1, 0, 0)
+    return State(state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def cache_folder(parent: Path | None, gallery: Path, digest: str) -> Path:
+    """The folder that keeps the index of a gallery and a checkpoint, below ``parent`` (None: the user's cache)."""
+    if parent is None:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcja" / "search"
+    return parent / hashlib.sha256(os.fsencode(gallery.resolve()) + digest.encode()).hexdigest()[:24]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside this context, no other process updates the index in ``folder``."""
+    lock = FolderLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _require_consistent(images: Rows) -> None:
+    shapes = {values.shape for values in images.spectra.values()}
+    if len(shapes) != 1 or {len(images), len(images.states), len(images.infrared)} != {shapes.pop()[0]}:
+        raise ValueError("its arrays have different lengths")
+
+
+def _warn_of_unreadable(index: FolderIndex, gallery: Path) -> None:
+    for path, (_, why) in list(index.unreadable.items())[:MAX_WARNINGS]:
+        print(f"warning: {printable(str(gallery / path))}: {why}; left out")
+    more = len(index.unreadable) - MAX_WARNINGS
+    if more > 0:
+        print(f"warning: {more:,} more images cannot be read and are left out")
+
+
+def printable(path: str) -> str:
+    """A path as it is, or with escapes if it holds line breaks or other unprintable characters."""
+    return path if path.isprintable() else ascii(path)
