@@ -20,10 +20,22 @@ from losses import build_criterion
 from models import Network
 from utils.rerank import MSER
 
+
+def _build_sgd(groups: list[dict], lr: float, wd: float) -> SGD:
+    """SGD with momentum 0.9 and Nesterov, as AGW uses it."""
+    optimizer = SGD(groups, lr=lr, weight_decay=wd, momentum=0.9, nesterov=True, fused=True)
+    # Fused SGD makes its buffers in the first step and leaves them uninitialised if loss scaling skips it. A first step
+    # from zeros is the same.
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
 # name -> function of (parameter groups, learning rate, weight decay)
 OPTIMIZERS: dict[str, Callable[[list[dict], float, float], Optimizer]] = {
     "adam": lambda groups, lr, wd: Adam(groups, lr=lr, weight_decay=wd, fused=True),
-    "sgd": lambda groups, lr, wd: SGD(groups, lr=lr, weight_decay=wd, momentum=0.9, nesterov=True, fused=True),
+    "sgd": _build_sgd,
 }
 
 

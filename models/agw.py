@@ -132,10 +132,15 @@ def modality_batch_norm(x: Tensor, is_infrared: Tensor, visible: nn.BatchNorm2d,
         is_infrared: (B,) booleans.
     """
     values = at_least_float32(x)
-    image_variances, image_means = torch.var_mean(values, dim=(2, 3), correction=0)  # (B, C)
     scales, shifts = [], []
+    if visible.training or infrared.training:
+        image_variances, image_means = torch.var_mean(values, dim=(2, 3), correction=0)  # (B, C)
     for norm, own in ((visible, ~is_infrared), (infrared, is_infrared)):
-        mean, variance = _statistics(norm, image_means, image_variances, own, x.shape[2] * x.shape[3])
+        if norm.training:
+            mean, variance = _statistics(norm, image_means, image_variances, own, x.shape[2] * x.shape[3])
+        else:
+            assert norm.running_mean is not None and norm.running_var is not None
+            mean, variance = norm.running_mean, norm.running_var
         scale = norm.weight * (variance + norm.eps).rsqrt()
         scales.append(scale)
         shifts.append(norm.bias - mean * scale)
@@ -146,7 +151,7 @@ def modality_batch_norm(x: Tensor, is_infrared: Tensor, visible: nn.BatchNorm2d,
 def _statistics(
     norm: nn.BatchNorm2d, means: Tensor, variances: Tensor, own: Tensor, positions: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) by which ``norm`` normalises; in training also updates its running statistics.
+    """Mean and variance (C,) of the images of ``norm``. Updates its running statistics.
 
     Args:
         means, variances: (B, C) of each image over its positions.
@@ -154,8 +159,6 @@ def _statistics(
         positions: height times width.
     """
     assert norm.running_mean is not None and norm.running_var is not None
-    if not norm.training:
-        return norm.running_mean, norm.running_var
     assert norm.momentum is not None and norm.num_batches_tracked is not None
     rows, images = own[:, None], own.sum().clamp(min=1)
     mean = torch.where(rows, means, 0).sum(dim=0) / images

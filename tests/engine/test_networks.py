@@ -1,5 +1,6 @@
 """What works with every network: the interface, extraction, caches, training, continuation, compiling, precision."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from engine.precision import TorchPrecision
 from engine.state import newest_state
 from main import main
 from models import MODELS, Network, build_model, load_weights
+from models.loading import same_state
 from tests.helpers.runs import METHODS, SETTINGS, SMALL, arguments, results, run, stopped_run
 from tests.helpers.training import rows
 from tools import export
@@ -159,6 +161,30 @@ def test_only_neck_and_classifier_learn_at_the_full_rate(model, name, optimizer,
     assert all(group["weight_decay"] == 0.25 for group in built.param_groups)
     if optimizer == "sgd":
         assert all(group["momentum"] == 0.9 and group["nesterov"] for group in built.param_groups)
+
+
+def test_sgd_is_that_of_torch(model, name, tmp_path):
+    """Bit for bit, from the first step on, although its momentum starts with zeros."""
+    cfg = configured(name, tmp_path, optimizer="sgd", backbone_lr_factor="1.0")
+    other = copy.deepcopy(model)
+    options = {"lr": cfg.lr, "weight_decay": cfg.wd, "momentum": 0.9, "nesterov": True, "fused": True}
+    optimizers = build_optimizer(cfg, model), torch.optim.SGD(other.parameters(), **options)
+    for _ in range(2):
+        for network, optimizer in zip((model, other), optimizers, strict=True):
+            optimizer.zero_grad()
+            network.embed(*a_batch())[1].square().sum().backward()
+            optimizer.step()
+    assert same_state(model.state_dict(), other.state_dict())
+
+
+def test_the_momentum_of_a_skipped_step_is_zero(model, name, tmp_path):
+    """Loss scaling begins with a scale at which the first gradients may overflow."""
+    optimizer = build_optimizer(configured(name, tmp_path, optimizer="sgd"), model)
+    before = copy.deepcopy(model.state_dict())
+    precision = TorchPrecision(CPU, torch.float16)
+    precision.step((model.classifier.weight * torch.inf).sum(), optimizer)
+    assert same_state(model.state_dict(), before)
+    assert not any(values["momentum_buffer"].any() for values in optimizer.state.values())
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
