@@ -142,7 +142,7 @@ def build(run: Run) -> Parts:
     if training:
         notes += [training.dataset.summary(), f"  images: {training.source}"]
         notes.append(f"losses: {training.criterion}; {training.precision} on {describe_device(device)}")
-    notes += [test_set.summary(), f"  images: {evaluator.extractor.source}"]
+    notes += [test_set.summary(), f"  images: {evaluator.extractor.source}", evaluator.summary()]
     return Parts(model, training, evaluator, notes)
 
 

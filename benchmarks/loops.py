@@ -38,12 +38,17 @@ def loop_metrics(
     query_cameras: np.ndarray,
     gallery_ids: np.ndarray,
     gallery_cameras: np.ndarray,
+    *,
+    exclude: str = "camera",
 ) -> tuple[np.ndarray, float, float]:
     """CMC over identities, mAP and mINP, see :func:`utils.metrics.retrieval_metrics`."""
     curves, precisions, inverse_penalties = [], [], []
     for row, identity, camera in zip(distance, query_ids, query_cameras, strict=True):
+        excluded = gallery_cameras == camera
+        if exclude == "identity_and_camera":
+            excluded = excluded & (gallery_ids == identity)
         ranked = np.argsort(row, kind="stable")
-        ranked = gallery_ids[ranked[gallery_cameras[ranked] != camera]]
+        ranked = gallery_ids[ranked[~excluded[ranked]]]
         if identity not in ranked:
             continue
         identities = list(dict.fromkeys(ranked.tolist()))  # each identity is ranked at its first image

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
+from data.datasets import DATASETS
 from data.datasets.images import RESIZES
 from data.samplers import SAMPLERS
 from losses import LOSSES, TRIPLETS, is_on
@@ -33,6 +34,7 @@ CHOICES: dict[str, Collection[str]] = {
     "cmr_direction": DIRECTIONS,
     "loss_triplet": ("none", *TRIPLETS),
     "select_by": ("rank1", "mAP", "last"),
+    **{key: values for dataset in DATASETS.values() for key, values in dataset.variants.items()},
 }
 
 

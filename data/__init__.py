@@ -32,8 +32,11 @@ def open_dataset(cfg: CfgNode, split: str) -> ReIDDataset:
 
 
 def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
-    """Raise ``UserError`` if ``num_cam`` or ``num_id`` differs from the data set."""
-    cameras = len(dataset.cameras_of())
+    """Raise ``UserError`` if ``num_cam`` or ``num_id`` differs from the data set.
+
+    A device that records both modalities has two camera numbers and is counted once.
+    """
+    cameras = dataset.defaults["num_cam"]
     if cfg.num_cam != cameras:
         raise UserError(f"num_cam: {cfg.num_cam}, but {dataset.name} has {cameras} cameras; set num_cam {cameras}")
     if dataset.split == "train" and cfg.num_id != dataset.num_identities:
@@ -41,6 +44,11 @@ def check_numbers(cfg: CfgNode, dataset: ReIDDataset) -> None:
             f"num_id: {cfg.num_id}, but {cfg.data_root} has {dataset.num_identities} training identities;"
             f" set num_id {dataset.num_identities}"
         )
+
+
+def variants_of(cfg: CfgNode) -> dict[str, str]:
+    """The configured variants of the test protocol."""
+    return {key: cfg[key] for key in DATASETS[cfg.dataset].variants}
 
 
 def skips_unreadable(cfg: CfgNode, split: str) -> bool:

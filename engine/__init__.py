@@ -7,7 +7,7 @@ import torch
 from torch.optim import SGD, Adam, Optimizer
 from yacs.config import CfgNode
 
-from data import build_augment, build_sampler, build_source
+from data import build_augment, build_sampler, build_source, variants_of
 from data.datasets.base import ReIDDataset
 from data.datasets.images import ImageList, ImageSource
 from data.loaders import train_loader
@@ -94,7 +94,7 @@ def build_evaluator(
     """Evaluation on the test set ``dataset``, as configured."""
     extractor = build_extractor(cfg, dataset, build_source(cfg, dataset, device), device)
     mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
-    return Evaluator(dataset, extractor, mser=mser, no_casts=no_casts)
+    return Evaluator(dataset, extractor, mser=mser, variants=variants_of(cfg), no_casts=no_casts)
 
 
 def build_extractor(cfg: CfgNode, images: ImageList, source: ImageSource, device: torch.device) -> Extractor:

@@ -1,7 +1,7 @@
 """Evaluate models on a test set."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import nn
 from data.datasets.base import ReIDDataset
 from engine.extract import Extractor
 from utils.features import Features
-from utils.protocols import Search, require_scorable, score
+from utils.protocols import Search, describe_queries, only, require_scorable, score
 from utils.rank_lists import best_to_worst, draw, rank_lists, shown
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 def require_testable(dataset: ReIDDataset) -> None:
-    """Raise ``UserError`` unless every setting of the protocol can be scored with the listed images."""
+    """Raise ``UserError`` unless every setting of the protocol, with all variants, can be scored with these images."""
     require_scorable(dataset.protocol(dataset, dataset.root), dataset.identities)
 
 
@@ -41,6 +41,7 @@ class Evaluator:
         dataset: the test set.
         extractor: extracts its features.
         mser: hyper-parameters of MSER, or None for plain ranking only.
+        variants: values of the keys of ``dataset.variants``; None for their first values.
         no_casts: a context in which scoring stays in float32, although apex casts everywhere else.
     """
 
@@ -50,11 +51,17 @@ class Evaluator:
         extractor: Extractor,
         *,
         mser: MSER | None,
+        variants: Mapping[str, str] | None = None,
         no_casts: Callable[[], AbstractContextManager] = nullcontext,
     ):
         self.dataset, self.extractor, self.mser, self.no_casts = dataset, extractor, mser, no_casts
         self.device = extractor.device
-        self.protocol = self.dataset.protocol(self.dataset, self.dataset.root)
+        self.protocol = dataset.chosen_protocol(dataset, dataset.root, variants or {})
+
+    def summary(self) -> str:
+        """How many queries of each setting are scored, in a few lines for the log."""
+        lines = describe_queries(self.protocol, self.dataset.identities)
+        return "\n".join(["test protocol:", *(f"  {line}" for line in lines)])
 
     def test(self, model: nn.Module) -> tuple[Results, Features]:
         """Results of every setting, plain and with MSER if configured, and the features."""
@@ -68,8 +75,7 @@ class Evaluator:
     def select(self, model: nn.Module) -> Evaluation:
         """Mean metrics over the settings ``dataset.selection``, without MSER, and a picture of rank lists."""
         features = self.extractor(model)
-        protocol = [search.only(self.dataset.selection) for search in self.protocol]
-        results = self._score(features, protocol)
+        results = self._score(features, only(self.protocol, self.dataset.selection))
         score = SettingResult(tuple(result.mean for result in results.values())).mean
         return Evaluation(score, self.draw_rank_lists(features))
 

@@ -62,6 +62,14 @@ def regdb_root(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def llcm_root(tmp_path_factory) -> Path:
+    """A synthetic LLCM of 12 identities."""
+    root = tmp_path_factory.mktemp("data") / "llcm"
+    make_synthetic("llcm", root, identities=12, images_per_camera=2, size=(64, 32), seed=1)
+    return root
+
+
 @pytest.fixture
 def sysu(sysu_root, tmp_path) -> Path:
     """A copy of the synthetic SYSU-MM01, to damage."""
@@ -72,6 +80,12 @@ def sysu(sysu_root, tmp_path) -> Path:
 def regdb(regdb_root, tmp_path) -> Path:
     """A copy of the synthetic RegDB, to damage."""
     return Path(shutil.copytree(regdb_root, tmp_path / "regdb"))
+
+
+@pytest.fixture
+def llcm(llcm_root, tmp_path) -> Path:
+    """A copy of the synthetic LLCM, to damage."""
+    return Path(shutil.copytree(llcm_root, tmp_path / "llcm"))
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,7 @@ def _check_counts(report: Report, dataset: ReIDDataset) -> None:
         report.ok(f"{text}, as published")
     else:
         report.warning(f"{text}; the published data set has {published}")
+    report.warning(*(f"{dataset.root}: {note}" for note in dataset.notes))
 
 
 def _check_images(report: Report, cfg: CfgNode, dataset: ReIDDataset) -> ReIDDataset:

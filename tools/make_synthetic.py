@@ -17,7 +17,7 @@ def build_parser() -> Parser:
     parser.add_argument("--identities", type=int, metavar="N", help=f"people (default {DEFAULT_IDENTITIES})")
     images = f"images of an identity from each camera that sees it (default {DEFAULT_IMAGES})"
     parser.add_argument("--images-per-camera", type=int, metavar="N", help=images)
-    test = "people in the test list, for sysu only (default a quarter of them)"
+    test = "people in the test list, for sysu (default a quarter of them) and llcm (a third)"
     parser.add_argument("--test-identities", type=int, metavar="N", help=test)
     seed = "the same seed gives the same files (default 0)"
     parser.add_argument("--seed", type=int, default=0, metavar="S", help=seed)

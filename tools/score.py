@@ -13,7 +13,7 @@ from data.datasets import DATASETS
 from data.datasets.base import ReIDDataset
 from engine.device import select_device
 from utils.features import SPECTRA, Features
-from utils.protocols import score
+from utils.protocols import describe_queries, score
 from utils.rerank import MSER
 from utils.results import markdown_table, means
 from utils.run.cli import Parser, run_program
@@ -28,6 +28,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     roots = ", ".join(f"{dataset.defaults['data_root']} for {name}" for name, dataset in DATASETS.items())
     data_root = f"the folder of the data set, for the lists of its protocol (default: {roots})"
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=data_root)
+    for dataset in DATASETS.values():
+        for key, values in dataset.variants.items():
+            added = "; ".join(f"{value} adds {', '.join(names)}" for value, names in values.items() if names)
+            parser.add_argument(f"--{key.replace('_', '-')}", choices=tuple(values), help=f"{dataset.name}: {added}")
     parser.add_argument("--gpu", default="auto", help="index of a GPU, cpu, or auto: the first GPU, else the CPU")
     parser.add_argument("--no-mser", dest="mser", action="store_false", help="without MSER re-ranking")
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the results to this file")
@@ -52,9 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     foreign = set(features.cameras.tolist()) - set(dataset.cameras_of())
     if foreign:
         raise UserError(f"{arguments.features}: {dataset.name} has cameras {dataset.cameras_of()}, not {min(foreign)}")
-    protocol = dataset.protocol(features, arguments.data_root or Path(dataset.defaults["data_root"]))
+    variants = {key: getattr(arguments, key) for key in dataset.variants if getattr(arguments, key)}
+    root = arguments.data_root or Path(dataset.defaults["data_root"])
+    protocol = dataset.chosen_protocol(features, root, variants)
     results = score(features, protocol, mser=mser, device=device)
     print(markdown_table(results))
+    print(*describe_queries(protocol, features.identities), sep="\n")
     if arguments.json:
         write_json(arguments.json, means(results))
     return 0

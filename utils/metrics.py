@@ -10,6 +10,9 @@ from torch import Tensor
 from utils.kernels import kernels_for
 from utils.tensors import as_tensor
 
+# Which gallery images of the query's camera are ignored: all, or those of the query's identity.
+EXCLUDE = ("camera", "identity_and_camera")
+
 
 class Metrics(NamedTuple):
     """Means over the queries that have a match; fractions, not percentages."""
@@ -32,22 +35,25 @@ def retrieval_metrics(
     query_cameras: np.ndarray,
     gallery_ids: np.ndarray,
     gallery_cameras: np.ndarray,
+    *,
+    exclude: str = "camera",
 ) -> Metrics:
     """CMC, mAP and mINP of a ranking by distance.
 
-    Gallery images from the query's own camera are ignored. Queries without a remaining match are skipped. To ignore
-    the images from the query's own location instead, pass locations as cameras. Equal distances are ranked in gallery
-    order.
+    Gallery images from the query's own camera are ignored; with ``identity_and_camera``, only those of the query's
+    identity. Queries without a remaining match are skipped. To ignore images from the query's own location instead,
+    pass locations as cameras. Equal distances are ranked in gallery order.
 
     Args:
         distance: (queries, gallery), smaller is more similar. A tensor is ranked on its device.
         query_ids, query_cameras: (queries,) identities, and cameras or locations.
         gallery_ids, gallery_cameras: (gallery,)
+        exclude: a name in ``EXCLUDE``.
 
     Raises:
-        ValueError: the shapes do not fit, a distance is NaN, or no query has a match.
+        ValueError: the shapes do not fit, a distance is NaN, no query has a match, or ``exclude`` is unknown.
     """
-    ranks = match_ranks(distance, query_ids, query_cameras, gallery_ids, gallery_cameras)
+    ranks = match_ranks(distance, query_ids, query_cameras, gallery_ids, gallery_cameras, exclude=exclude)
     matched = ranks.identity > 0
     if not matched.any():
         raise ValueError("no query has a match in the gallery")
@@ -64,6 +70,8 @@ def match_ranks(
     query_cameras: np.ndarray,
     gallery_ids: np.ndarray,
     gallery_cameras: np.ndarray,
+    *,
+    exclude: str = "camera",
 ) -> MatchRanks:
     """Ranks of the matches of each query; the arguments and errors are those of :func:`retrieval_metrics`."""
     distance = as_tensor(distance if isinstance(distance, Tensor) else np.asarray(distance))
@@ -83,15 +91,41 @@ def match_ranks(
         raise ValueError("a distance is NaN")
 
     query_numbers, gallery_numbers = _numbered(query_ids, gallery_ids)
-    labels = (query_numbers, query_cameras, gallery_numbers, gallery_cameras)
+    query_keys, gallery_keys = exclusion_keys(query_ids, query_cameras, gallery_ids, gallery_cameras, exclude)
+    labels = (query_numbers, query_keys, gallery_numbers, gallery_keys)
     ranks = kernels_for(distance.device).rank_matches(distance, *(as_tensor(x).to(distance.device) for x in labels))
     return MatchRanks(*(values.cpu().numpy() for values in ranks))
 
 
-def _numbered(query_ids: np.ndarray, gallery_ids: np.ndarray) -> list[np.ndarray]:
-    """Identities numbered 0, 1, ..., with the same numbers on both sides."""
-    _, numbers = np.unique(np.concatenate([query_ids, gallery_ids]), return_inverse=True)
-    return np.split(numbers, [len(query_ids)])
+def exclusion_keys(
+    query_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_ids: np.ndarray,
+    gallery_cameras: np.ndarray,
+    exclude: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A key of each query and gallery image: a query ignores the gallery images with its own key.
+
+    Returns:
+        (queries,) and (gallery,): the cameras, or a number for each pair of identity and camera.
+
+    Raises:
+        ValueError: ``exclude`` is unknown.
+    """
+    if exclude not in EXCLUDE:
+        raise ValueError(f"unknown exclude {exclude!r}; choose from {', '.join(EXCLUDE)}")
+    if exclude == "camera":
+        return query_cameras, gallery_cameras
+    ids, cameras = _numbered(query_ids, gallery_ids), _numbered(query_cameras, gallery_cameras)
+    count = 1 + max(int(side.max(initial=0)) for side in cameras)
+    query_keys, gallery_keys = (side_ids * count + side for side_ids, side in zip(ids, cameras, strict=True))
+    return query_keys, gallery_keys
+
+
+def _numbered(query_labels: np.ndarray, gallery_labels: np.ndarray) -> list[np.ndarray]:
+    """Identities or cameras numbered 0, 1, ..., with the same numbers on both sides."""
+    _, numbers = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
+    return np.split(numbers, [len(query_labels)])
 
 
 def cmc(identity_rank: np.ndarray, identities: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Score features by a test protocol: searches of queries in galleries, plain and with MSER."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -33,23 +34,34 @@ class ImageTable(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """Queries, and galleries that are taken from one gallery pool.
+    """Queries, and galleries that are taken from one gallery pool."""
 
-    Gallery images from the query's own location are ignored.
-    """
-
-    query: np.ndarray  # (Nq,) positions of the query images, which are infrared
+    query: np.ndarray  # (Nq,) positions of the query images
     pool: np.ndarray  # (N,) positions of the gallery pool: the union of all images that can be in a gallery
     query_locations: np.ndarray  # (Nq,)
     pool_locations: np.ndarray  # (N,)
     galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> one array of indices into `pool` per trial
     neighbours: str  # MSER: "queries" or "all", see utils.rerank.mser_distance
     reverse: str | None = None  # the setting with queries and gallery pool exchanged, if any
+    # Gallery images that are ignored: "camera", all from the query's own location; "identity_and_camera", those of the
+    # query's identity from there.
+    exclude: str = "camera"
+    infrared_queries: bool = True  # else the queries are visible and the gallery pool is infrared
 
     def only(self, settings: Collection[str]) -> "Search":
         """The same search with these settings only."""
         galleries = {name: trials for name, trials in self.galleries.items() if name in settings}
         return replace(self, galleries=galleries, reverse=self.reverse if self.reverse in settings else None)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        return (*self.galleries, *([self.reverse] if self.reverse else []))
+
+
+def only(protocol: Iterable[Search], settings: Collection[str]) -> tuple[Search, ...]:
+    """The same protocol with these settings only."""
+    searches = (search.only(settings) for search in protocol)
+    return tuple(search for search in searches if search.settings)
 
 
 def score(
@@ -57,6 +69,7 @@ def score(
 ) -> Results:
     """Score every setting of the protocol. With ``mser``, also ``<setting>/mser``.
 
+    A setting that several searches have gets the trials of all of them, because trials may differ in their queries.
     Computed on ``device``, or on the CPU if the memory of ``device`` is too small.
 
     Raises:
@@ -78,14 +91,15 @@ def score(
 
 
 def _score(features: Features, protocol: Sequence[Search], mser: MSER | None, device: torch.device) -> Results:
-    results: dict[str, SettingResult] = {}
-    for search in protocol:
-        results |= _settings(search, features.identities, device, plain_distances(features, search, device))
+    kinds: dict[str, Callable[[Search], Distances]] = {"": lambda search: plain_distances(features, search, device)}
     if mser:
+        kinds["/mser"] = lambda search: mser_distances(features, search, mser, device)
+    trials: dict[str, list[TrialScore]] = {}
+    for suffix, distances in kinds.items():
         for search in protocol:
-            reranked = _settings(search, features.identities, device, mser_distances(features, search, mser, device))
-            results |= {f"{name}/mser": result for name, result in reranked.items()}
-    return results
+            for name, scores in _settings(search, features.identities, device, distances(search)).items():
+                trials.setdefault(name + suffix, []).extend(scores)
+    return {name: SettingResult(tuple(scores)) for name, scores in trials.items()}
 
 
 class Distances(NamedTuple):
@@ -104,9 +118,11 @@ def plain_distances(features: Features, search: Search, device: torch.device) ->
 
 def mser_distances(features: Features, search: Search, mser: MSER, device: torch.device) -> Distances:
     """MSER's distances."""
+    infrared, visible = SPECTRA[:1], mser.spectra
+    query, pool = (infrared, visible) if search.infrared_queries else (visible, infrared)
     reranker = Reranker(  # no local variables: the normalised features are freed when it is built
-        features.normalised(SPECTRA[:1], search.query, device),
-        features.normalised(mser.spectra, search.pool, device),
+        features.normalised(query, search.query, device),
+        features.normalised(pool, search.pool, device),
         mser,
         neighbours=search.neighbours,
     )
@@ -115,8 +131,8 @@ def mser_distances(features: Features, search: Search, mser: MSER, device: torch
 
 def _settings(
     search: Search, identities: np.ndarray, device: torch.device, distances: Distances
-) -> dict[str, SettingResult]:
-    """Every setting of one search.
+) -> dict[str, list[TrialScore]]:
+    """The trials of every setting of one search.
 
     Args:
         identities: the identities of all images.
@@ -124,27 +140,26 @@ def _settings(
     query = identities[search.query], search.query_locations
     pool = identities[search.pool], search.pool_locations
     results = {
-        name: SettingResult(
-            tuple(
-                _trial(
-                    distances.to_gallery(torch.from_numpy(columns).to(device)),
-                    *query,
-                    *(values[columns] for values in pool),
-                )
-                for columns in trials
+        name: [
+            _trial(
+                distances.to_gallery(torch.from_numpy(columns).to(device)),
+                *query,
+                *(values[columns] for values in pool),
+                exclude=search.exclude,
             )
-        )
+            for columns in trials
+        ]
         for name, trials in search.galleries.items()
     }
     if search.reverse:
-        results[search.reverse] = SettingResult((_trial(distances.reverse(), *pool, *query),))
+        results[search.reverse] = [_trial(distances.reverse(), *pool, *query, exclude=search.exclude)]
     return results
 
 
-def _trial(distance: Tensor, *identities_and_locations: np.ndarray) -> TrialScore:
+def _trial(distance: Tensor, *identities_and_locations: np.ndarray, exclude: str) -> TrialScore:
     """Metrics in percent. Beyond the number of gallery identities, CMC keeps its last value."""
     try:
-        metrics = retrieval_metrics(distance, *identities_and_locations)
+        metrics = retrieval_metrics(distance, *identities_and_locations, exclude=exclude)
     except ValueError as error:
         raise UserError(f"the test set cannot be scored: {error}") from None
     cmc = (metrics.cmc[min(rank, len(metrics.cmc)) - 1] for rank in RANKS)
@@ -157,33 +172,72 @@ def require_scorable(protocol: Sequence[Search], identities: np.ndarray) -> None
     Args:
         identities: (N,) identities of all images that the positions of the searches refer to.
     """
-    for search in protocol:
-        queries = _locations_by_identity(identities[search.query], search.query_locations)
-        for name, trials in search.galleries.items():
-            for number, columns in enumerate(trials, start=1):
-                where = f"the test set cannot be scored: setting {name}, trial {number}"
-                if not len(columns):
-                    raise UserError(f"{where}: the gallery has no image")
-                gallery = _locations_by_identity(identities[search.pool[columns]], search.pool_locations[columns])
-                if not _any_match(queries, gallery):
-                    raise UserError(f"{where}: no query has a match (same identity, another location)")
+    for name, trials in _scored(protocol, identities).items():
+        for number, trial in enumerate(trials, start=1):
+            where = f"the test set cannot be scored: setting {name}, trial {number}"
+            if not trial.gallery:
+                raise UserError(f"{where}: the gallery has no image")
+            if not trial.scored:
+                raise UserError(f"{where}: no query has a match (same identity, another location)")
 
 
-def _any_match(queries: dict[int, set[int]], gallery: dict[int, set[int]]) -> bool:
-    """Whether a gallery image shows the identity of a query from another location than the query's.
+def describe_queries(protocol: Sequence[Search], identities: np.ndarray) -> list[str]:
+    """How many queries of each setting have a match and so are scored: one line per setting.
 
     Args:
-        queries, gallery: identity -> locations.
+        identities: as of :func:`require_scorable`.
     """
-    for identity, query_locations in queries.items():
-        gallery_locations = gallery.get(identity, set())
-        if any(gallery_locations - {location} for location in query_locations):
-            return True
-    return False
+    lines = []
+    for name, trials in _scored(protocol, identities).items():
+        scored, queries = ({trial[index] for trial in trials} for index in (0, 1))
+        lines.append(f"{name}: {_span(scored)} of {_span(queries)} queries are scored")
+    return lines
 
 
-def _locations_by_identity(identities: np.ndarray, locations: np.ndarray) -> dict[int, set[int]]:
+def _span(numbers: set[int]) -> str:
+    """The number, or the smallest and the largest one."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+class _Trial(NamedTuple):
+    """Sizes of a trial."""
+
+    scored: int  # queries with a match
+    queries: int
+    gallery: int
+
+
+def _scored(protocol: Sequence[Search], identities: np.ndarray) -> dict[str, list[_Trial]]:
+    """The sizes of the trials of each setting."""
+    result: dict[str, list[_Trial]] = {}
+    for search in protocol:
+        query, pool = (search.query, search.query_locations), (search.pool, search.pool_locations)
+        trials = [
+            (name, query, (search.pool[columns], search.pool_locations[columns]))
+            for name, galleries in search.galleries.items()
+            for columns in galleries
+        ]
+        if search.reverse:
+            trials.append((search.reverse, pool, query))
+        for name, queries, gallery in trials:
+            pairs = (
+                Counter(zip(identities[side].tolist(), locations.tolist(), strict=True))
+                for side, locations in (queries, gallery)
+            )
+            scored = _matched(*pairs)
+            result.setdefault(name, []).append(_Trial(scored, len(queries[0]), len(gallery[0])))
+    return result
+
+
+def _matched(queries: Counter[tuple[int, int]], gallery: Counter[tuple[int, int]]) -> int:
+    """Number of queries whose identity is in the gallery from another location than theirs.
+
+    Args:
+        queries, gallery: (identity, location) -> number of images.
+    """
     seen: dict[int, set[int]] = {}
-    for identity, location in zip(identities.tolist(), locations.tolist(), strict=True):
+    for identity, location in gallery:
         seen.setdefault(identity, set()).add(location)
-    return seen
+    # holds for each value of Search.exclude: the images it ignores beyond these are of other identities
+    return sum(count for (identity, location), count in queries.items() if seen.get(identity, set()) - {location})

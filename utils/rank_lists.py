@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.features import Features
+from utils.metrics import exclusion_keys
 from utils.protocols import Search
 from utils.run.errors import UserError, reason
 
@@ -29,22 +30,25 @@ class Shown(NamedTuple):
 def rank_lists(features: Features, search: Search) -> list[tuple[int, np.ndarray]]:
     """Rank the gallery of the first trial of the first setting for each query, without MSER.
 
-    Images from the query's own location and queries without a match are left out.
+    Images that the search excludes and queries without a match are left out.
 
     Returns:
         For each query: its position in the features, and the positions of the gallery images, nearest first.
     """
     columns = next(iter(search.galleries.values()))[0]
-    gallery, locations = search.pool[columns], search.pool_locations[columns]
+    gallery = search.pool[columns]
+    identities = features.identities
+    labels = identities[search.query], search.query_locations, identities[gallery], search.pool_locations[columns]
+    query_keys, gallery_keys = exclusion_keys(*labels, search.exclude)
     query_features, gallery_features = (
         features.normalised(["original"], positions)[0] for positions in (search.query, gallery)
     )
     similarity = (query_features @ gallery_features.T).numpy()
     lists = []
-    for row, (query, location) in enumerate(zip(search.query, search.query_locations, strict=True)):
+    for row, (query, key) in enumerate(zip(search.query, query_keys, strict=True)):
         ranked = np.argsort(-similarity[row], kind="stable")
-        ranked = gallery[ranked[locations[ranked] != location]]
-        if (features.identities[ranked] == features.identities[query]).any():
+        ranked = gallery[ranked[gallery_keys[ranked] != key]]
+        if (identities[ranked] == identities[query]).any():
             lists.append((int(query), ranked))
     return lists
 

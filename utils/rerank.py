@@ -68,7 +68,7 @@ def mser_distance(query: Values, gallery: Values, *, k1: int, k2: int, lam: floa
         query: (Sq, Nq, D) normalised features of each spectrum.
         gallery: (Sg, Ng, D). One of Sq and Sg is 1, or that side's spectra are all equal: it is the infrared one.
         k1, k2, lam: see :class:`MSER`.
-        neighbours: which rows are candidates, ``queries`` (SYSU-MM01) or ``all`` (RegDB).
+        neighbours: which rows are candidates, ``queries`` (SYSU-MM01, LLCM) or ``all`` (RegDB).
 
     Returns:
         (Nq, Ng) float32; an array for arrays, a tensor on the same device for tensors.

@@ -11,10 +11,10 @@ strategy_cfg = CfgNode()
 strategy_cfg.prefix = "SYSU"  # start of the name of the run folder
 
 # data set
-strategy_cfg.dataset = "sysu"  # sysu | regdb
+strategy_cfg.dataset = "sysu"  # sysu | regdb | llcm
 strategy_cfg.data_root = ""  # folder of the unpacked data set; default: the data set's
 strategy_cfg.num_id = 0  # training identities, one class each; default: the data set's
-strategy_cfg.num_cam = 0  # cameras; default: the data set's
+strategy_cfg.num_cam = 0  # cameras (devices); default: the data set's
 
 # images
 strategy_cfg.image_size = (384, 128)  # (height, width) in pixels
@@ -57,7 +57,7 @@ strategy_cfg.resume = ""  # checkpoint to test (with `test_only`) or to start tr
 strategy_cfg.test_only = False  # test `resume` without training
 
 # re-ranking: Multi-Spectral Enhanced Ranking (MSER)
-strategy_cfg.mser = True  # report results with MSER too
+strategy_cfg.mser = True  # report results with MSER too; default on LLCM: false
 strategy_cfg.mser_k1 = 0  # size of the k-reciprocal neighbourhood; default: the data set's
 strategy_cfg.mser_k2 = 0  # neighbours that are averaged, 1: no averaging; default: the data set's
 strategy_cfg.mser_lambda = 0.0  # weight of the original distance; default: the data set's
@@ -102,6 +102,8 @@ strategy_cfg.output_dir = "ckptlog"  # the run folder is <output_dir>/<dataset>/
 strategy_cfg.checkpoint_minutes = 10.0  # minutes between training states; 0: only at the end of each epoch
 strategy_cfg.save_features = False  # save the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: split 1 to 10
+strategy_cfg.llcm_visible_search = "paper"  # paper | released: also report LLCM's visible_to_infrared_released
+strategy_cfg.llcm_gallery = "sampled"  # sampled | all: also report LLCM's two settings with every image of the gallery
 strategy_cfg.soft_rank = "auto"  # auto (torchsort on the CPU if installed, else builtin) | torchsort | builtin
 strategy_cfg.amp_dtype = "float16"  # float16 (with loss scaling) | bfloat16 (testing is in float32 then)
 strategy_cfg.amp_backend = "torch"  # torch | apex (needs an NVIDIA apex that still has apex.amp)

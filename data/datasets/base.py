@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.datasets.lists import folder_problem, require
-from utils.protocols import ImageTable, Search
+from utils.protocols import ImageTable, Search, only
 
 SPLITS = ("train", "test")
 
@@ -60,6 +60,8 @@ class ReIDDataset(ABC):
     published: ClassVar[Mapping[str, Counts]] = {}  # size of each split, where it is published
     num_splits: ClassVar[int] = 1  # published splits into training and test identities; the key `trial` chooses one
     selection: ClassVar[tuple[str, ...]]  # the settings whose mean rank-1 selects the best model
+    # configuration key -> its values -> the settings that each adds to the results; the first value adds none
+    variants: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
 
     def __init__(self, root: str | Path, split: str, *, trial: int = 1):
         if split not in SPLITS:
@@ -67,6 +69,7 @@ class ReIDDataset(ABC):
         self.root, self.split, self.trial = Path(root), split, trial
         require([folder_problem(self.root, f"set data_root to the folder that {self.name} was unpacked to")])
         self.left_out: tuple[str, ...] = ()  # one line per image that `without` has left out
+        self.notes: tuple[str, ...] = ()  # lines about the files for the log and the doctor
         self._set_samples(self.list_samples())
 
     @abstractmethod
@@ -85,6 +88,19 @@ class ReIDDataset(ABC):
         Raises:
             UserError: an image that the protocol needs is missing.
         """
+
+    @classmethod
+    def chosen_protocol(cls, images: ImageTable, root: Path, values: Mapping[str, str]) -> tuple[Search, ...]:
+        """The protocol with the chosen variants.
+
+        Args:
+            images, root: as of :meth:`protocol`.
+            values: values of the keys of ``variants``; a key that is left out has its first value.
+        """
+        added = {name for of_key in cls.variants.values() for settings in of_key.values() for name in settings}
+        chosen = {name for key, value in values.items() for name in cls.variants[key][value]}
+        protocol = cls.protocol(images, root)
+        return only(protocol, {name for search in protocol for name in search.settings} - added | chosen)
 
     @classmethod
     def cameras_of(cls) -> tuple[int, ...]:
@@ -167,6 +183,7 @@ class ReIDDataset(ABC):
             kind = "infrared" if camera in self.infrared_cameras else "visible"
             identities = len(np.unique(self.identities[self.cameras == camera]))
             lines.append(f"  camera {camera} ({kind}): {identities} identities, {images[camera]} images")
+        lines += [f"  {note}" for note in self.notes]
         if self.left_out:
             lines.append(f"  left out because they cannot be read: {len(self.left_out)} images")
             lines += [f"    {reason}" for reason in self.left_out]

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 import torch
 
-from data.datasets import SYSU, RegDB
+from data.datasets import LLCM, SYSU, RegDB
 from data.datasets.images import ImageFiles, read_image
 from data.unreadable import find_unreadable
 from main import main
@@ -106,9 +106,9 @@ def test_files_of_the_wrong_kind(damage, words, sysu):
     assert words in message
 
 
-@pytest.mark.parametrize("dataset", [SYSU, RegDB])
-def test_links_are_followed(dataset, sysu, regdb, tmp_path):
-    root = {SYSU: sysu, RegDB: regdb}[dataset]
+@pytest.mark.parametrize("dataset", [SYSU, RegDB, LLCM])
+def test_links_are_followed(dataset, sysu, regdb, llcm, tmp_path):
+    root = {SYSU: sysu, RegDB: regdb, LLCM: llcm}[dataset]
     expected = dataset(root, "train").samples
     path = root / expected[0].path
     elsewhere = tmp_path / "elsewhere"

@@ -100,10 +100,12 @@ def test_what_every_data_set_declares(name):
     dataset = DATASETS[name]
     keys = {"num_id", "num_cam", "data_root", "mser_k1", "mser_k2", "mser_lambda"}
     assert dataset.defaults.keys() >= keys
-    assert dataset.defaults["num_cam"] == len(dataset.cameras_of())
+    assert dataset.defaults["num_cam"] == {"sysu": 6, "regdb": 2, "llcm": 9}[name]
+    assert not set(dataset.locations) - set(dataset.cameras_of())
     assert not set(dataset.visible_cameras) & set(dataset.infrared_cameras)
     assert dataset.published["train"].identities == dataset.defaults["num_id"]
-    assert dataset.published["test"] == {"sysu": Counts(96, 6775, 3803), "regdb": Counts(206, 2060, 2060)}[name]
+    published = {"sysu": Counts(96, 6775, 3803), "regdb": Counts(206, 2060, 2060), "llcm": Counts(351, 8680, 7166)}
+    assert dataset.published["test"] == published[name]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,6 +1,7 @@
 """Synthetic data: layouts, determinism, and what distinguishes identities."""
 
 import hashlib
+import re
 import runpy
 import sys
 import time
@@ -69,7 +70,7 @@ def test_same_seed_same_bytes_with_any_number_of_workers(layout, tmp_path, monke
         make_synthetic(layout, tmp_path / name, **{"seed": 4, **SMALL, **options})
     first, again, two, other = (digest(tmp_path / name) for name in ("a", "b", "two", "other"))
     assert first == again == two
-    images = [name for name in first if not name.startswith(("exp/", "idx/"))]
+    images = [name for name in first if name.endswith((".jpg", ".bmp")) and not name.startswith("test_")]
     assert len({first[name] for name in images}) == len(images)
     assert not {first[name] for name in images} & set(other.values())
 
@@ -113,23 +114,26 @@ def test_sysu_permutations_match_the_images(sysu_root):
     cells = scipy.io.loadmat(sysu_root / "exp" / "rand_perm_cam.mat")["rand_perm_cam"]
     assert cells.shape == (6, 1)
     entries = {(c + 1, i + 1): rows for c in range(6) for i, rows in enumerate(cells[c, 0][:, 0])}
-    assert all(rows.shape[0] == 10 for rows in entries.values())
+    assert [cells[c, 0].shape for c in range(6)] == [(13, 1), (13, 1), (16, 1), (16, 1), (16, 1), (13, 1)]
+    assert all(rows.shape[0] == 10 and rows.dtype == np.uint8 for rows in entries.values())
     assert {key: rows.shape[1] for key, rows in entries.items() if rows.size} == count_images(sysu_root)
     assert all(sorted(row) == list(range(1, len(row) + 1)) for rows in entries.values() for row in rows)
     assert len({tuple(row) for rows in entries.values() for row in rows if row.size}) > 1
-    # as in the real file, some identities are beyond the cells of some cameras, and some entries are empty
-    assert min(len(cells[c, 0]) for c in range(6)) < 16
+    # as in the real file, later identities are beyond the cells of some cameras, and some entries are empty
+    assert max(read_lists(sysu_root)[2]) <= 13, "every cell holds every test identity"
     assert any(rows.shape == (10, 0) for rows in entries.values())
 
 
 def test_regdb_layout(regdb_root):
     assert {entry.name for entry in regdb_root.iterdir()} == {"Visible", "Thermal", "idx"}
-    for folder, mode in (("Visible", "RGB"), ("Thermal", "L")):
+    for folder in ("Visible", "Thermal"):
         assert sorted(int(entry.name) for entry in (regdb_root / folder).iterdir()) == list(range(1, 13))
         files = list((regdb_root / folder).glob("*/*.bmp"))
         assert len(files) == 12 * 6
         with Image.open(files[0]) as image:
-            assert (image.format, image.mode, image.size) == ("BMP", mode, (32, 64))
+            assert (image.format, image.mode, image.size) == ("BMP", "RGB", (32, 64))
+            pixels = np.asarray(image)
+        assert (pixels == pixels[..., :1]).all() == (folder == "Thermal")
 
 
 def test_regdb_lists(regdb_root):
@@ -150,6 +154,38 @@ def test_regdb_lists(regdb_root):
         assert halves["train"] | halves["test"] == set(range(1, 13)) and len(halves["train"]) == len(halves["test"])
         sampled.add(tuple(sorted(halves["train"])))
     assert len(sampled) > 1
+
+
+def test_llcm_layout(llcm_root):
+    tops = {"vis", "nir", "test_vis", "test_nir", "idx"}
+    assert {entry.name for entry in llcm_root.iterdir()} == tops
+    tested = {int(word) for word in (llcm_root / "idx/test_id.txt").read_text().split(",")}
+    for folder, hours in (("vis", range(7, 18)), ("nir", range(18, 24))):
+        images = {path.name: path for path in (llcm_root / folder).rglob("*.jpg")}
+        for name, path in images.items():
+            found = re.fullmatch(rf"(\d{{4}})_c(0[1-9])_s(\d\d)\d{{4}}_f\d+_{folder}\.jpg", name)
+            assert found and found[1] == path.parent.name and int(found[3]) in hours
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+            assert (pixels == pixels[..., :1]).all() == (folder == "nir")
+        copies = {path.name: path for path in (llcm_root / f"test_{folder}").rglob("*.jpg")}
+        assert set(copies) == {name for name in images if int(name[:4]) in tested}
+        for name, path in copies.items():
+            assert path.relative_to(llcm_root / f"test_{folder}").as_posix() == f"cam{int(name[6:8])}/{name[:4]}/{name}"
+            assert path.read_bytes() == images[name].read_bytes()
+        lines = {split: read_lines_of(llcm_root, split, folder) for split in ("train", "test")}
+        assert sorted(path for split in lines.values() for path in split) == sorted(
+            path.relative_to(llcm_root).as_posix() for path in images.values()
+        )
+        assert set(lines["train"].values()) == set(range(12 - len(tested)))
+    assert not list((llcm_root / "test_nir/cam3").iterdir())
+    assert list(llcm_root.rglob("*.db"))
+
+
+def read_lines_of(root: Path, split: str, folder: str) -> dict[str, int]:
+    """Path -> label."""
+    lines = (line.split() for line in (root / f"idx/{split}_{folder}.txt").read_text().splitlines())
+    return {path: int(label) for path, label in lines}
 
 
 def test_permutation_file_sets_identities_cameras_and_counts(tmp_path):
@@ -238,8 +274,8 @@ def test_infrared_images_are_grey_and_visible_ones_are_not(sysu_root):
     grey = {camera: set() for camera in range(1, 7)}
     for camera, identity in count_images(sysu_root):
         with Image.open(sysu_root / f"cam{camera}" / f"{identity:04d}" / "0001.jpg") as image:
-            assert (image.format, image.size) == ("JPEG", (32, 64))
-            pixels = np.asarray(image.convert("RGB"), dtype=int)
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 64))
+            pixels = np.asarray(image, dtype=int)
         grey[camera].add(bool((pixels == pixels[..., :1]).all()))
     assert grey == {1: {False}, 2: {False}, 3: {True}, 4: {False}, 5: {False}, 6: {True}}
 
@@ -273,6 +309,8 @@ def test_command_writes_a_set(tmp_path, monkeypatch, capfd):
         ("--layout market", "market"),
         ("--layout sysu --identities 4", "identities must be 5 to"),
         ("--layout regdb --identities 1", "identities must be 2 to"),
+        ("--layout llcm --identities 1", "identities must be 2 to"),
+        ("--layout llcm --identities 4 --test-identities 4", "test identities must be 1 to 3"),
         ("--layout sysu --identities many", "many"),
         ("--layout sysu --images-per-camera 0", "images per camera must be"),
         ("--layout sysu --identities 9 --test-identities 5", "test identities must be 1 to 4"),

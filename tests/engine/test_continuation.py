@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.datasets import LLCM
 from engine import state as state_module
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
@@ -20,7 +21,7 @@ from engine.precision import TorchPrecision
 from engine.state import newest_state
 from engine.trainer import train
 from main import main
-from tests.helpers.runs import results, stopped_run
+from tests.helpers.runs import arguments, results, run, stopped_run
 from tests.helpers.training import EPOCHS, assert_same, make_schedule, make_training, rows, score_of, stop_at
 from utils.results import TrialScore
 from utils.run.cli import run_program
@@ -390,6 +391,25 @@ def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_pa
     assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
     assert "is complete" in capsys.readouterr().out
     assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_stopped_run_on_llcm_goes_on_to_the_same_results_in_both_directions(llcm_root, tmp_path, monkeypatch):
+    keys = {"llcm_visible_search": "released", "llcm_gallery": "all"}
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", *arguments(tmp_path / "whole", "llcm", llcm_root, **keys))
+    folder = stopped_run(tmp_path / "stopped", llcm_root, monkeypatch, 2, "llcm", **keys)
+    assert main(["--continue", str(folder), "--gpu", "cpu"]) == 0
+    assert results(folder) == results(whole)
+    found = json.loads((folder / "results.json").read_text())
+    both, added = (
+        LLCM.selection,
+        [name for values in LLCM.variants.values() for names in values.values() for name in names],
+    )
+    assert set(found["results"]) == {*both, *added}  # without MSER, which is off by default
+    assert [len(found["trials"][name]) for name in (*both, *added)] == [10, 10, 10, 1, 1]
+    best = next(row for row in rows(folder) if int(row["epoch"]) == found["best_epoch"])
+    assert float(best["rank1"]) == pytest.approx(sum(found["results"][name]["rank1"] for name in both) / 2, abs=1e-3)
 
 
 def test_a_run_killed_in_its_last_test_only_tests_again(whole_run, tmp_path):

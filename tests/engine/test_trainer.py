@@ -204,7 +204,7 @@ def test_a_group_of_parameters_may_have_a_factor(tmp_path):
 
     def evaluate(model):
         rates.append([group["lr"] for group in training.optimizer.param_groups])
-        return TrialScore(*[0] * 6)
+        return Evaluation(TrialScore(*[0] * 6))
 
     train(training, make_schedule(lr=0.01, lr_step=[2], warmup_epochs=2, evaluate=evaluate), tmp_path)
     assert rates == [pytest.approx([rate, 0.1 * rate]) for rate in (0.005, 0.01, 0.001)]

@@ -12,6 +12,7 @@ from utils.run.cli import run_program
 SETTINGS = {
     "sysu": ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"],
     "regdb": ["infrared_to_visible", "visible_to_infrared"],
+    "llcm": ["infrared_to_visible", "visible_to_infrared"],
 }
 SMALL = {
     "backbone": "resnet10", "pretrained": "none", "image_size": "(64, 32)", "padding": "4", "p_size": "3",
@@ -35,7 +36,8 @@ def arguments(tmp_path: Path, dataset: str, root: Path, **changes: str) -> list[
     if dataset == "sysu":
         num_id = sum(len((root / "exp" / f"{part}_id.txt").read_text().split(",")) for part in ("train", "val"))
     else:
-        lines = (root / "idx/train_visible_1.txt").read_text().split("\n")
+        index = {"regdb": "train_visible_1", "llcm": "train_vis"}[dataset]
+        lines = (root / f"idx/{index}.txt").read_text().split("\n")
         num_id = len({line.split("/")[1] for line in lines if line})
     keys = SMALL | {"data_root": str(root), "num_id": str(num_id), "output_dir": str(tmp_path / "runs")} | changes
     overrides = [word for pair in keys.items() for word in pair]
@@ -65,7 +67,7 @@ def results(folder: Path) -> dict:
     return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}
 
 
-def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, **changes: str) -> Path:
+def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, dataset: str = "regdb", **changes: str) -> Path:
     """The folder of a run that SIGTERM has stopped in its ``when``-th step."""
 
     def build(training, build=trainer_module.build_step):
@@ -81,6 +83,6 @@ def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, **changes: s
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "build_step", build)
-        assert run_program(lambda: main(arguments(tmp_path, "regdb", root, **changes))) == 143
+        assert run_program(lambda: main(arguments(tmp_path, dataset, root, **changes))) == 143
     (folder,) = tmp_path.glob("runs/*/*")
     return folder

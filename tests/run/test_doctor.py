@@ -46,9 +46,9 @@ def mentions(lines: list[str], *words: str) -> bool:
     return any(all(word in line for word in words) for line in lines)
 
 
-@pytest.mark.parametrize("dataset", ["sysu", "regdb"])
-def test_what_can_start(dataset, sysu_root, regdb_root, tmp_path, capsys):
-    root = {"sysu": sysu_root, "regdb": regdb_root}[dataset]
+@pytest.mark.parametrize("dataset", ["sysu", "regdb", "llcm"])
+def test_what_can_start(dataset, sysu_root, regdb_root, llcm_root, tmp_path, capsys):
+    root = {"sysu": sysu_root, "regdb": regdb_root, "llcm": llcm_root}[dataset]
     before = sorted(tmp_path.rglob("*"))
     words = words_of(tmp_path, dataset, root, cache="disk")
     code, found = examine(capsys, *words, "--full")

@@ -28,13 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def roots(sysu_root, regdb_root) -> dict[str, Path]:
-    return {"sysu": sysu_root, "regdb": regdb_root}
+def roots(sysu_root, regdb_root, llcm_root) -> dict[str, Path]:
+    return {"sysu": sysu_root, "regdb": regdb_root, "llcm": llcm_root}
 
 
 @pytest.mark.parametrize("dataset", SETTINGS)
 def test_train_reload_and_score_again(dataset, roots, tmp_path):
-    words = arguments(tmp_path, dataset, roots[dataset])
+    words = arguments(tmp_path, dataset, roots[dataset], mser="true")
     folder = run(tmp_path, *words, "save_features", "true", "--desc", "first run")
     assert folder.parent == tmp_path / "runs" / dataset
     assert folder.name.startswith("small_Time-")
@@ -48,7 +48,7 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
     assert torch.__version__.startswith(results["versions"]["torch"])
     for name in names:
         trials = results["trials"][name]
-        assert len(trials) == (10 if dataset == "sysu" else 1)
+        assert len(trials) == (1 if dataset == "regdb" else 10)
         for metric, value in results["results"][name].items():
             assert 0 <= value <= 100
             assert value == pytest.approx(np.mean([trial[metric] for trial in trials]))
@@ -60,6 +60,7 @@ def test_train_reload_and_score_again(dataset, roots, tmp_path):
     log = (folder / "log.txt").read_text()
     assert "before training" in log
     assert f"{dataset}" in log
+    assert re.search(rf"\n  {names[0]}: \d+ of \d+ queries are scored\n", log)
 
     # the same numbers from the checkpoint alone, with the run's own configuration
     again = run(

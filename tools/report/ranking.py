@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from utils.features import Features
-from utils.metrics import MatchRanks, average_precision, cmc, match_ranks
+from utils.metrics import MatchRanks, average_precision, cmc, exclusion_keys, match_ranks
 from utils.protocols import Distances, Search
 from utils.tensors import blocks
 
@@ -29,6 +29,7 @@ class Ranking:
     search: Search
     columns: np.ndarray  # (Ng,) indices into the gallery pool, of the first trial
     distance: np.ndarray  # (Nq, Ng) of the first trial
+    keys: tuple[np.ndarray, np.ndarray]  # (Nq,) and (Ng,) of the first trial, see utils.metrics.exclusion_keys
     trials: tuple[MatchRanks, ...]
 
     @property
@@ -53,24 +54,24 @@ class Ranking:
 
     def results(self, query: int) -> np.ndarray:
         """Positions in the features of the ranked images of a query, the nearest first, in the first trial."""
-        search = self.search
+        query_keys, gallery_keys = self.keys
         order = np.argsort(self.distance[query], kind="stable")
-        ranked = self.columns[order]
-        kept = search.pool_locations[ranked] != search.query_locations[query]
-        return search.pool[ranked[kept]]
+        kept = order[gallery_keys[order] != query_keys[query]]
+        return self.search.pool[self.columns[kept]]
 
 
 def rank(features: Features, search: Search, setting: str, distances: Distances, device: torch.device) -> Ranking:
     """Rank the galleries of all trials of a setting."""
-    identities, trials, first = features.identities, [], None
+    identities, trials, first, keys = features.identities, [], None, None
     for columns in search.galleries[setting]:
         distance = distances.to_gallery(torch.from_numpy(columns).to(device))
         pool = search.pool[columns]
         labels = identities[search.query], search.query_locations, identities[pool], search.pool_locations[columns]
-        trials.append(match_ranks(distance, *labels))
+        trials.append(match_ranks(distance, *labels, exclude=search.exclude))
         first = distance.cpu().numpy().copy() if first is None else first
-    assert first is not None
-    return Ranking(setting, search, search.galleries[setting][0], first, tuple(trials))
+        keys = exclusion_keys(*labels, search.exclude) if keys is None else keys
+    assert first is not None and keys is not None
+    return Ranking(setting, search, search.galleries[setting][0], first, keys, tuple(trials))
 
 
 class Examples(NamedTuple):

@@ -1,4 +1,4 @@
-"""Synthetic pedestrians in the layouts of SYSU-MM01 and RegDB, for the demo, the tests and trial runs."""
+"""Synthetic pedestrians in the layouts of SYSU-MM01, RegDB and LLCM, for the demo, the tests and trial runs."""
 
 from tools.synthetic.dataset import LAYOUTS, make_synthetic
 

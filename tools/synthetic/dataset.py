@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from tools.synthetic.camera import CameraSpec, make_camera
 from tools.synthetic.layout import Layout, require_range
+from tools.synthetic.llcm import LLCM
 from tools.synthetic.person import Person, sample_people
 from tools.synthetic.regdb import RegDB
 from tools.synthetic.render import image_rng, render
 from tools.synthetic.sysu import SYSU
 from utils.run.errors import UserError
 
-LAYOUTS: dict[str, Callable[..., Layout]] = {"sysu": SYSU, "regdb": RegDB}
+LAYOUTS: dict[str, Callable[..., Layout]] = {"sysu": SYSU, "regdb": RegDB, "llcm": LLCM}
 DEFAULT_SIZE = (128, 64)
 _LEAST_SIZE = (40, 20)
 
@@ -55,11 +56,13 @@ def make_synthetic(
     Where it fails or is interrupted, what it has written is removed again.
 
     Args:
-        layout: "sysu" (cam1 to cam6, exp/) or "regdb" (Visible, Thermal, idx/).
+        layout: "sysu" (cam1 to cam6, exp/), "regdb" (Visible, Thermal, idx/) or "llcm" (vis, nir, test_vis, test_nir,
+            idx/).
         root: the data set's folder.
         identities: number of people, 100 by default.
         images_per_camera: images of an identity from each camera that sees it, 10 by default.
-        test_identities: number of people in the test list, by default a quarter, at most half; "sysu" only.
+        test_identities: number of people in the test list; not for "regdb". "sysu": by default a quarter, at most
+            half; "llcm": by default a third.
         seed: the same seed gives the same files, whatever the number of workers.
         size: (height, width) of the images in pixels.
         permutation: a rand_perm_cam.mat of SYSU-MM01, which sets identities, cameras and numbers of images. The split

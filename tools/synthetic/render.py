@@ -27,7 +27,10 @@ def image_rng(seed: int, camera: int, identity: int, instance: int) -> np.random
 
 
 def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Render a person as ``camera`` sees it: an image of ``size`` (H, W), RGB if it is visible light, else grey."""
+    """Render a person as ``camera`` sees it: an RGB image of ``size`` (H, W).
+
+    Infrared and thermal images have three equal channels, as the real data sets store them.
+    """
     labels, shade = _draw_regions(person, camera, size, rng)
     opacity = _downsample(_OPACITY[labels])
     # background and shadow are black, so the figure is already multiplied by its opacity
@@ -140,4 +143,4 @@ def _expose(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> Imag
     if radius > 0:
         pixels = pixels.filter(ImageFilter.GaussianBlur(radius))
     noise = rng.standard_normal(image.shape, dtype=np.float32).squeeze() * np.float32(255 * camera.noise)
-    return Image.fromarray(np.clip(np.asarray(pixels) + noise, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(np.asarray(pixels) + noise, 0, 255).astype(np.uint8)).convert("RGB")

@@ -63,7 +63,7 @@ class SYSU(Layout):
         if test_identities is None:
             test_identities = max(1, round(_TEST_SHARE * identities))
         require_range("test identities", test_identities, 1, identities // 2)
-        early = int(_EARLY_SHARE * identities)
+        self.early = early = int(_EARLY_SHARE * identities)
         self.counts = {
             identity: dict.fromkeys(_sample_cameras(seed, identity, early=identity <= early), images)
             for identity in range(1, identities + 1)
@@ -83,7 +83,9 @@ class SYSU(Layout):
         if self.permutation is not None:
             shutil.copyfile(self.permutation, target)
             return
-        scipy.io.savemat(target, {VARIABLE: _sample_permutations(self.counts, self.seed)}, do_compression=True)
+        scipy.io.savemat(
+            target, {VARIABLE: _sample_permutations(self.counts, self.early, self.seed)}, do_compression=True
+        )
         with target.open("r+b") as file:
             # the free text of the header holds the time of writing, which would differ from run to run
             file.write(_HEADER.ljust(116))
@@ -112,14 +114,18 @@ def _sample_splits(identities: int, tested: int, early: int, seed: int) -> Split
     return {"train": sorted(rest[:size]), "val": sorted(rest[size:]), "test": test}
 
 
-def _sample_permutations(counts: Counts, seed: int) -> np.ndarray:
-    """(6, 1) cell of (n, 1) cells of (10, images) matrices; n is the last identity that the camera sees."""
+def _sample_permutations(counts: Counts, early: int, seed: int) -> np.ndarray:
+    """(6, 1) cell of (n, 1) cells of (10, images) matrices, where images is 0 if the camera never saw the identity.
+
+    As in the real file, n is the last identity for cameras 3, 4 and 5, and the last early identity for the others,
+    also if a camera did not see it: other programs index the cells with every test identity.
+    """
     cells = np.empty((len(SYSU.cameras), 1), dtype=object)
     for index, camera in enumerate(SYSU.cameras):
-        last = max((identity for identity, cameras in counts.items() if camera in cameras), default=0)
+        last = len(counts) if camera in _LATE_CAMERAS else early
         cell = np.empty((last, 1), dtype=object)
         for identity in range(1, last + 1):
-            images = counts.get(identity, {}).get(camera, 0)
+            images = counts[identity].get(camera, 0)
             rng = np.random.default_rng((seed, _TRIAL_SALT, camera, identity))
             rows = rng.permuted(np.tile(np.arange(1, images + 1), (TRIALS, 1)), axis=1)
             cell[identity - 1, 0] = rows.astype(np.uint8 if images < 256 else np.uint16)
