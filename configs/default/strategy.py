@@ -102,6 +102,7 @@ strategy_cfg.output_dir = "ckptlog"  # the run folder is <output_dir>/<dataset>/
 strategy_cfg.checkpoint_minutes = 10.0  # minutes between training states; 0: only at the end of each epoch
 strategy_cfg.save_features = False  # save the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: split 1 to 10
+strategy_cfg.sysu_gallery = "official"  # official | python: also report SYSU-MM01's 1-shot settings as AGW draws them
 strategy_cfg.llcm_visible_search = "paper"  # paper | released: also report LLCM's visible_to_infrared_released
 strategy_cfg.llcm_gallery = "sampled"  # sampled | all: also report LLCM's two settings with every image of the gallery
 strategy_cfg.soft_rank = "auto"  # auto (torchsort on the CPU if installed, else builtin) | torchsort | builtin
