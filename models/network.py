@@ -1,4 +1,4 @@
-"""The interface that every network has; the rest of the project knows nothing else of a network."""
+"""The interface that every network has."""
 
 from typing import ClassVar
 
