@@ -35,7 +35,7 @@ from engine.evaluator import Evaluator, require_testable
 from engine.plan import plan
 from engine.step import Training
 from engine.trainer import train
-from models import MCJA, build_initial_model, build_model, load_weights
+from models import Network, build_initial_model, build_model, load_weights
 from models.loading import read_state_dict, same_state
 from models.resnet import imagenet_file
 from utils.results import Results, markdown_table, means, trials
@@ -106,7 +106,7 @@ class Run(NamedTuple):
 class Parts(NamedTuple):
     """Model, training and evaluator of a run."""
 
-    model: MCJA
+    model: Network
     training: Training | None  # None if the run only tests
     evaluator: Evaluator
     notes: list[str]  # for the log
@@ -146,7 +146,7 @@ def build(run: Run) -> Parts:
     return Parts(model, training, evaluator, notes)
 
 
-def initial_model(run: Run) -> tuple[MCJA, list[str]]:
+def initial_model(run: Run) -> tuple[Network, list[str]]:
     """The network with its initial weights, and notes about them for the log."""
     if run.folder and any(run.folder.path.glob("*.pth")):
         raise UserError(f"--continue: {run.folder.path} holds models, but no training state; start a new run")
@@ -219,7 +219,7 @@ def test_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, Results]:
     return results
 
 
-def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, MCJA]:
+def trained_models(cfg: CfgNode, parts: Parts, folder: Path) -> dict[str, Network]:
     """The best and the last model; a single one if they are equal, or if no epoch was evaluated."""
     last = parts.model
     save_state(last.state_dict(), folder / LAST)

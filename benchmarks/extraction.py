@@ -36,14 +36,20 @@ BASELINE_IMAGES = 48
 
 
 def extract_plainly(
-    model: nn.Module, paths: list[Path], image_size: tuple[int, int], device: torch.device, batch_size: int
+    model: nn.Module,
+    paths: list[Path],
+    infrared: np.ndarray,
+    image_size: tuple[int, int],
+    device: torch.device,
+    batch_size: int,
 ) -> None:
     """The baseline: read and resize the images again for each spectrum, and run the model in float32."""
     with torch.inference_mode():
         for name in SPECTRA:
             for start in range(0, len(paths), batch_size):
-                batch = torch.stack([_read(path, name, image_size) for path in paths[start : start + batch_size]])
-                model(batch.to(device)).cpu()
+                rows = slice(start, start + batch_size)
+                batch = torch.stack([_read(path, name, image_size) for path in paths[rows]])
+                model(batch.to(device), torch.from_numpy(infrared[rows]).to(device)).cpu()
 
 
 def _read(path: Path, name: str, size: tuple[int, int]) -> Tensor:
@@ -62,12 +68,14 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
     # batches as in the extraction, with the number of spectra that run through the model
     sides = [(np.flatnonzero(~dataset.infrared).tolist(), 4), (np.flatnonzero(dataset.infrared).tolist(), 1)]
     on_device = [
-        (normalise(source.take(positions[start : start + batch_size]).to(device)), spectra)
+        (normalise(source.take(positions[start : start + batch_size]).to(device)), spectra == 1, spectra)
         for positions, spectra in sides
         for start in range(0, len(positions), batch_size)
     ]
     few = [dataset.root / path for path in dataset.paths[:BASELINE_IMAGES]]
-    baseline = measure(lambda: extract_plainly(model, few, cfg.image_size, device, batch_size), repeats=repeats)
+    baseline = measure(
+        lambda: extract_plainly(model, few, dataset.infrared, cfg.image_size, device, batch_size), repeats=repeats
+    )
     baseline_speed = len(few) / baseline.median
     with closing(Extractor(dataset, source, device, **options)) as extractor:
         exact = extractor(model, SPECTRA)
@@ -77,9 +85,10 @@ def measure_extraction(cfg, device: torch.device, dataset: ReIDDataset, repeats:
         @torch.inference_mode()
         def model_alone(dtype=dtype) -> None:
             with no_autotuning(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                for images, spectra in on_device:
+                for images, infrared, spectra in on_device:
+                    is_infrared = torch.full((len(images),), infrared, device=device)
                     for _ in range(spectra):
-                        model(images)
+                        model(images, is_infrared)
 
         with closing(Extractor(dataset, source, device, **options, dtype=dtype)) as extractor:
             timing = measure(partial(extractor, model, SPECTRA), repeats=repeats)

@@ -16,6 +16,7 @@ from configs import get_config
 from data import build_augment
 from data.augment import BatchAugment
 from data.loaders import Batch
+from engine import build_optimizer
 from engine.device import describe_device, place
 from engine.precision import build_precision
 from engine.step import Step, StepParts, build_step
@@ -104,7 +105,7 @@ def peak(device: torch.device) -> float | None:
 def build_parts(cfg, device: torch.device) -> StepParts:
     """Everything that a training step needs, as in a run."""
     model = place(build_model(cfg), device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
+    optimizer = build_optimizer(cfg, model)
     precision = build_precision(
         model, optimizer, device, fp16=cfg.fp16, amp_dtype=cfg.amp_dtype, amp_backend=cfg.amp_backend
     )

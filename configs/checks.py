@@ -8,20 +8,25 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from data.datasets import DATASETS
+from data.datasets.images import RESIZES
 from data.samplers import SAMPLERS
 from losses import LOSSES, TRIPLETS, is_on
 from losses.cmr import DIRECTIONS
 from losses.soft_rank import BACKENDS
-from models.mcja import POOLINGS
+from models import MODELS
+from models.pooling import POOLINGS
 from models.resnet import BACKBONES
 from utils.features import SPECTRA
 from utils.run.errors import UserError, shown
 
 CHOICES: dict[str, Collection[str]] = {
     "sample_method": SAMPLERS,
+    "model": MODELS,
     "backbone": BACKBONES,
     "soft_rank": BACKENDS,
     "cache": ("none", "disk", "device"),
+    "resize": RESIZES,
+    "optimizer": ("adam", "sgd"),
     "cutmix_region": ("released", "full"),
     "amp_dtype": ("float16", "bfloat16"),
     "amp_backend": ("torch", "apex"),
@@ -59,6 +64,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("mser_lambda", "vimc_p", "erase_p", "label_smoothing"), Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
     ),
+    "non_local_channels": _at_least(0),
+    "backbone_lr_factor": Rule(lambda value: 0 < value < math.inf, "a finite number > 0"),
+    "padding_value": Rule(lambda value: 0 <= value <= 255, "between 0 and 255"),
     "hue_range": Rule(lambda value: 0 <= value <= 0.5, "between 0 and 0.5"),
     "cutmix_area": Rule(
         lambda area: len(area) == 2 and 0 <= area[0] <= area[1] <= 1, "[smallest, largest], both between 0 and 1"

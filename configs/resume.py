@@ -8,7 +8,7 @@ from configs.yaml_file import decode, read_yaml
 from utils.run.errors import UserError, shown
 
 # keys whose values cannot be seen in the weights; a network that is tested with other values performs worse
-NOT_IN_WEIGHTS = ("dataset", "image_size", "drop_last_stride")
+NOT_IN_WEIGHTS = ("dataset", "image_size", "resize", "drop_last_stride")
 
 
 def check_resume(cfg: CfgNode) -> str:

@@ -61,11 +61,12 @@ def skips_unreadable(cfg: CfgNode, split: str) -> bool:
 
 def build_source(cfg: CfgNode, dataset: ReIDDataset, device: torch.device) -> ImageSource:
     """The source of the images: their files, or the configured cache, which is filled first if necessary."""
+    if cfg.cache == "none":
+        return ImageFiles(dataset, cfg.image_size, resize=cfg.resize)
+    options = {"num_workers": cfg.num_workers, "resize": cfg.resize}
     if cfg.cache == "disk":
-        return disk_source(dataset, cfg.image_size, cache_folder(cfg), num_workers=cfg.num_workers)
-    if cfg.cache == "device":
-        return device_source(dataset, cfg.image_size, cache_folder(cfg), device, num_workers=cfg.num_workers)
-    return ImageFiles(dataset, cfg.image_size)
+        return disk_source(dataset, cfg.image_size, cache_folder(cfg), **options)
+    return device_source(dataset, cfg.image_size, cache_folder(cfg), device, **options)
 
 
 def cache_folder(cfg: CfgNode) -> Path:
@@ -79,5 +80,5 @@ def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSamp
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:
     colours = ("color_jitter", "vimc_wg", "vimc_cc", "vimc_sj", "vimc_p", "hue_range", "cutmix_region", "cutmix_area")
-    others = ("random_flip", "random_crop", "padding", "random_erase", "erase_p")
+    others = ("random_flip", "random_crop", "padding", "padding_value", "random_erase", "erase_p")
     return BatchAugment(**{key: cfg[key] for key in colours + others}, seed=seed)

@@ -71,6 +71,7 @@ class BatchAugment:
         random_flip, random_crop, random_erase: which of the standard augmentations are applied.
         erase_p: probability that a rectangle of an image is erased.
         padding: pixels of padding before the crop.
+        padding_value: grey level of the padding, 0 to 255.
         seed: the seed of the generator.
     """
 
@@ -90,6 +91,7 @@ class BatchAugment:
         random_erase: bool = True,
         erase_p: float = 0.5,
         padding: int = 10,
+        padding_value: int = PADDING_VALUE,
         seed: int = 0,
     ):
         if cutmix_region not in ("released", "full"):
@@ -99,13 +101,13 @@ class BatchAugment:
         self.cutmix_area = cutmix_area
         self.swap_region = cutmix_region == "released"
         self.random_flip, self.random_crop, self.random_erase = random_flip, random_crop, random_erase
-        self.padding = padding
+        self.padding, self.padding_value = padding, padding_value
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, images: Tensor, infrared: Tensor) -> Tensor:
         """``images`` uint8 (B, 3, H, W) on any device, ``infrared`` (B,) booleans on the CPU."""
         height, width = images.shape[-2:]
-        return augment(images, self.draw(infrared, (height, width)))
+        return augment(images, self.draw(infrared, (height, width)), padding_value=self.padding_value)
 
     def draw(self, infrared: Tensor, size: tuple[int, int]) -> AugmentParameters:
         """Draw the parameters of a batch of images of ``size`` (height, width); ``infrared`` (B,) booleans."""
@@ -162,8 +164,12 @@ class BatchAugment:
         return torch.stack([top, left, height, width], dim=1)
 
 
-def augment(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), on the device of the images."""
+def augment(images: Tensor, parameters: AugmentParameters, *, padding_value: int = PADDING_VALUE) -> Tensor:
+    """Apply drawn parameters: uint8 (B, 3, H, W) -> normalised float32 (B, 3, H, W), on the device of the images.
+
+    Args:
+        padding_value: grey level of what lies outside the images, 0 to 255.
+    """
     result = torch.empty(images.shape, device=images.device)
     chunk_size = CPU_CHUNK if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), chunk_size):
@@ -171,7 +177,7 @@ def augment(images: Tensor, parameters: AugmentParameters) -> Tensor:
         chunk_parameters = parameters[rows]
         chunk_result = result[rows]  # a view
         coloured = _change_colours(images[rows], chunk_parameters)
-        chunk_result.copy_(_flip_and_crop(coloured, chunk_parameters.flip, chunk_parameters.shift))
+        chunk_result.copy_(_flip_and_crop(coloured, chunk_parameters.flip, chunk_parameters.shift, padding_value))
         _normalise_in_place(chunk_result)
         _erase(chunk_result, chunk_parameters.erase_box)
     return result
@@ -207,8 +213,8 @@ def _change_colours(images: Tensor, parameters: AugmentParameters) -> Tensor:
     return result
 
 
-def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Pad images with grey, mirror them, and cut out the window that is moved by ``shift``.
+def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor, padding_value: int) -> Tensor:
+    """Pad images with one grey level, mirror them, and cut out the window that is moved by ``shift``.
 
     Args:
         flip: (B,) booleans.
@@ -216,7 +222,7 @@ def _flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
     """
     height, width = images.shape[-2:]
     padding = int(shift.abs().max())
-    padded = functional.pad(images, [padding] * 4, value=PADDING_VALUE)
+    padded = functional.pad(images, [padding] * 4, value=padding_value)
     windows = []
     for image, mirrored, (top, left) in zip(padded, flip.tolist(), (shift + padding).tolist(), strict=True):
         image = image.flip(-1) if mirrored else image

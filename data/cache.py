@@ -43,15 +43,16 @@ class CacheFile:
     Args:
         image_size: (height, width) in pixels.
         folder: the folder of the cache files.
+        resize: a name in ``RESIZES``.
     """
 
-    def __init__(self, dataset: ReIDDataset, image_size: tuple[int, int], folder: Path):
+    def __init__(self, dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, *, resize: str = "bilinear"):
         height, width = image_size
         root = hashlib.sha256(str(dataset.root.resolve()).encode()).hexdigest()[:12]
-        name = f"{dataset.name}-{dataset.split}-{dataset.trial}-{height}x{width}-{root}.images"
+        name = f"{dataset.name}-{dataset.split}-{dataset.trial}-{height}x{width}-{resize}-{root}.images"
         self.path = folder / name
         self.shape = (len(dataset), 3, height, width)
-        self.header = _header(dataset, self.shape)
+        self.header = _header(dataset, self.shape, resize)
         self.bytes = HEADER_BYTES + math.prod(self.shape)
 
     def is_current(self) -> bool:
@@ -111,25 +112,34 @@ class DeviceImages:
         return f"cached in memory of {self.images.device}"
 
 
-def disk_source(dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, *, num_workers: int) -> MappedImages:
+def disk_source(
+    dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, *, num_workers: int, resize: str = "bilinear"
+) -> MappedImages:
     """The images of a cache file in ``folder``, which is written first unless it is up to date.
 
     Args:
         image_size: (height, width) in pixels.
         num_workers: processes that decode; 0 decodes in the main process.
+        resize: a name in ``RESIZES``.
 
     Raises:
         UserError: an image cannot be decoded, or the disk is too small.
     """
     # made before decoding: an image that changes while decoding invalidates the cache
-    file = CacheFile(dataset, image_size, folder)
+    file = CacheFile(dataset, image_size, folder, resize=resize)
     if not file.is_current():
-        _write(file, _decoded(dataset, image_size, num_workers))
+        _write(file, _decoded(dataset, image_size, num_workers, resize))
     return MappedImages(file)
 
 
 def device_source(
-    dataset: ReIDDataset, image_size: tuple[int, int], folder: Path, device: torch.device, *, num_workers: int
+    dataset: ReIDDataset,
+    image_size: tuple[int, int],
+    folder: Path,
+    device: torch.device,
+    *,
+    num_workers: int,
+    resize: str = "bilinear",
 ) -> DeviceImages:
     """The images in the memory of ``device``.
 
@@ -138,14 +148,18 @@ def device_source(
     Args:
         image_size: (height, width) in pixels.
         num_workers: processes that decode; 0 decodes in the main process.
+        resize: a name in ``RESIZES``.
 
     Raises:
         UserError: an image cannot be decoded, or the device has too little free memory.
     """
-    file = CacheFile(dataset, image_size, folder)
+    file = CacheFile(dataset, image_size, folder, resize=resize)
     require_memory(math.prod(file.shape), device)
     chunks: Iterable[Tensor]
-    chunks = MappedImages(file).images.split(CHUNK) if file.is_current() else _decoded(dataset, image_size, num_workers)
+    if file.is_current():
+        chunks = MappedImages(file).images.split(CHUNK)
+    else:
+        chunks = _decoded(dataset, image_size, num_workers, resize)
     images = torch.empty(file.shape, dtype=torch.uint8, device=device)
     for part, chunk in zip(images.split(CHUNK), chunks, strict=True):
         part.copy_(chunk)
@@ -174,8 +188,8 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _header(dataset: ReIDDataset, shape: tuple[int, ...]) -> bytes:
-    """The first page of a cache file: the shape of the images, and a hash of the files they were made from."""
+def _header(dataset: ReIDDataset, shape: tuple[int, ...], resize: str) -> bytes:
+    """The first page of a cache file: shape and filter of the images, and a hash of the files they were made from."""
     files = hashlib.sha256()
     for path in dataset.paths:
         try:
@@ -188,6 +202,7 @@ def _header(dataset: ReIDDataset, shape: tuple[int, ...]) -> bytes:
     content = {
         "format": FORMAT,
         "shape": shape,
+        "resize": resize,
         "files": files.hexdigest(),  # names, sizes and times of change, in their order
         "pillow": PIL.__version__,  # Pillow and its JPEG library decide how a file is decoded
         "jpeg": features.version("jpg"),
@@ -195,9 +210,9 @@ def _header(dataset: ReIDDataset, shape: tuple[int, ...]) -> bytes:
     return f"MCJA image cache {json.dumps(content)}".encode().ljust(HEADER_BYTES - 1) + b"\n"
 
 
-def _decoded(dataset: ReIDDataset, image_size: tuple[int, int], num_workers: int) -> Iterator[Tensor]:
+def _decoded(dataset: ReIDDataset, image_size: tuple[int, int], num_workers: int, resize: str) -> Iterator[Tensor]:
     """All images in order, in chunks of uint8 (B, 3, H, W)."""
-    positions, source = list(range(len(dataset))), ImageFiles(dataset, image_size)
+    positions, source = list(range(len(dataset))), ImageFiles(dataset, image_size, resize=resize)
     loader = ordered_loader(dataset, source, positions, batch_size=CHUNK, num_workers=num_workers, pin_memory=False)
     bar = tqdm(total=len(dataset), desc=f"cache ({dataset.split})", unit=" images", leave=False, disable=None)
     with closing(loader), bar:

@@ -1,8 +1,8 @@
 """Samplers: which images form the batches of an epoch.
 
 A sampler is a pure function of ``(labels, infrared, rng, sizes)``. It returns an int64 array of image positions, shape
-(batches, batch size), and is called once per epoch. Incomplete last batches are dropped. Source: the released code of
-MCJA, with the corrections listed in docs/differences.md.
+(batches, batch size), and is called once per epoch. Incomplete last batches are dropped. Source, unless another is
+named: the released code of MCJA, with the corrections listed in docs/differences.md.
 """
 
 from collections.abc import Callable, Iterator
@@ -143,6 +143,29 @@ def cross_modality_random(
     return np.concatenate([_rows_of(half, sizes.batch_size // 2) for half in halves], axis=1)
 
 
+def cross_modality_uniform(
+    labels: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, sizes: Sizes
+) -> np.ndarray:
+    """K/2 visible images of each of P identities, then K/2 infrared images of the same identities in the same order.
+
+    Every batch draws its identities afresh, without replacement within the batch, and its images with replacement. The
+    number of batches is floor(N / (P K/2)) + 1 with N images of the larger modality. Source: the released code of AGW.
+    """
+    half = sizes.k_size // 2
+    sides = [[images[infrared[images] == modality] for images in _by_label(labels)] for modality in (False, True)]
+    for label, both in enumerate(zip(*sides, strict=True)):
+        _require_both(both, label, "cross_modality_uniform")
+    count, size = len(sides[0]), sizes.p_size * sizes.k_size
+    if count < sizes.p_size:
+        return np.empty((0, size), dtype=np.int64)
+    larger = max(int(infrared.sum()), int((~infrared).sum()))
+    batches = np.empty((larger // (sizes.p_size * half) + 1, size), dtype=np.int64)
+    for batch in batches:
+        chosen = rng.choice(count, sizes.p_size, replace=False)
+        batch[:] = np.concatenate([rng.choice(side[i], half) for side in sides for i in chosen])
+    return batches
+
+
 class SamplerKind(NamedTuple):
     """A sampler and what it needs."""
 
@@ -156,6 +179,7 @@ SAMPLERS = {
     "none": SamplerKind(shuffle, draws_identities=False),
     "cross_modality_random": SamplerKind(cross_modality_random, draws_identities=False, halves=True),
     "cross_modality_identity": SamplerKind(cross_modality_identity, draws_identities=True, halves=True),
+    "cross_modality_uniform": SamplerKind(cross_modality_uniform, draws_identities=True, halves=True),
     "identity_cross_modality": SamplerKind(identity_cross_modality, draws_identities=True, halves=True),
 }
 

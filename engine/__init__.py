@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch.optim import Adam
+from torch.optim import SGD, Adam, Optimizer
 from yacs.config import CfgNode
 
 from data import build_augment, build_sampler, build_source, variants_of
@@ -17,13 +17,46 @@ from engine.precision import build_precision, inference_dtype
 from engine.step import Training
 from engine.trainer import Schedule
 from losses import build_criterion
-from models import MCJA
+from models import Network
 from utils.rerank import MSER
 
 
-def build_training(cfg: CfgNode, model: MCJA, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
+def _build_sgd(groups: list[dict], lr: float, wd: float) -> SGD:
+    """SGD with momentum 0.9 and Nesterov, as AGW uses it."""
+    optimizer = SGD(groups, lr=lr, weight_decay=wd, momentum=0.9, nesterov=True, fused=True)
+    # Fused SGD makes its buffers in the first step and leaves them uninitialised if loss scaling skips it. A first step
+    # from zeros is the same.
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+# name -> function of (parameter groups, learning rate, weight decay)
+OPTIMIZERS: dict[str, Callable[[list[dict], float, float], Optimizer]] = {
+    "adam": lambda groups, lr, wd: Adam(groups, lr=lr, weight_decay=wd, fused=True),
+    "sgd": _build_sgd,
+}
+
+
+def build_optimizer(cfg: CfgNode, model: Network) -> Optimizer:
+    """The configured optimiser of all parameters of the model.
+
+    With ``backbone_lr_factor``, neck and classifier are a group of their own, and ``lr_factor`` of the other group is
+    the factor of its learning rate.
+    """
+    groups: list[dict] = [{"params": list(model.parameters())}]
+    if cfg.backbone_lr_factor != 1:
+        head = [*model.neck.parameters(), *model.classifier.parameters()]
+        own = set(head)
+        rest = [parameter for parameter in model.parameters() if parameter not in own]
+        groups = [{"params": head}, {"params": rest, "lr_factor": cfg.backbone_lr_factor}]
+    return OPTIMIZERS[cfg.optimizer](groups, cfg.lr, cfg.wd)
+
+
+def build_training(cfg: CfgNode, model: Network, dataset: ReIDDataset, device: torch.device, *, seed: int) -> Training:
     """Everything that the configured training uses. Fills the cache, if there is one and it is new."""
-    optimizer = Adam(model.parameters(), lr=cfg.lr, weight_decay=cfg.wd, fused=True)
+    optimizer = build_optimizer(cfg, model)
     criterion = build_criterion(cfg, device)
     sampler = build_sampler(cfg, dataset, seed=seed)  # before the cache is filled, which may take minutes
     source = build_source(cfg, dataset, device)

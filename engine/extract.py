@@ -90,19 +90,25 @@ class Extractor:
 
         @torch.inference_mode()
         def step(engine: Engine, batch: Batch) -> None:
-            images = send(batch.images, self.device)
+            images, is_infrared = send(batch.images, self.device), send(batch.is_infrared, self.device)
             positions.append(batch.indices)
-            embeddings.append(torch.stack([self.embed(model, spectrum(images, name)) for name in spectra]))
+            parts = [self.embed(model, spectrum(images, name), is_infrared) for name in spectra]
+            embeddings.append(torch.stack(parts))
 
         engine = Engine(step)
         ProgressBar(desc=f"test ({modality})", persist=False, disable=None).attach(engine)
         engine.run(loader)
         return torch.cat(positions).numpy(), torch.cat(embeddings, dim=1).cpu().numpy()
 
-    def embed(self, model: nn.Module, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 images on the device -> (B, D) float32 embeddings, in the mode of the model."""
+    def embed(self, model: nn.Module, images: Tensor, is_infrared: Tensor) -> Tensor:
+        """(B, D) float32 embeddings, in the mode of the model.
+
+        Args:
+            images: (B, 3, H, W) uint8, on the device of the extractor.
+            is_infrared: (B,) booleans there.
+        """
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return model(normalise(images)).float()
+            return model(normalise(images), is_infrared).float()
 
 
 def spectrum(images: Tensor, name: str) -> Tensor:

@@ -23,6 +23,7 @@ from engine.extract import Extractor
 from engine.step import Training, build_step
 from engine.trainer import Schedule
 from models.mda import MDA
+from models.non_local import NonLocal
 from utils.tensors import send
 
 WARM_UP = 2  # batches that are not timed
@@ -108,7 +109,7 @@ def plan_testing(evaluator: Evaluator, model: nn.Module) -> tuple[Lines, dict[st
 
 
 def describe_model(model: nn.Module) -> str:
-    adapters = [module for module in model.modules() if isinstance(module, MDA)]
+    adapters = [module for module in model.modules() if isinstance(module, MDA | NonLocal)]
     total, of_adapters = (sum(p.numel() for m in modules for p in m.parameters()) for modules in ([model], adapters))
     return f"{total:,} parameters, {of_adapters:,} of them in {len(adapters)} adapters"
 
@@ -161,7 +162,7 @@ def time_extraction(extractor: Extractor, model: nn.Module) -> Timing:
     loader = max(extractor.loaders.values(), key=len)
 
     def embed(batch: Batch) -> Tensor:
-        return extractor.embed(model, send(batch.images, extractor.device))
+        return extractor.embed(model, *(send(part, extractor.device) for part in (batch.images, batch.is_infrared)))
 
     model.eval()
     with torch.inference_mode(), no_autotuning():

@@ -16,7 +16,7 @@ from data.loaders import Batch, Loader
 from data.samplers import EpochSampler
 from engine.precision import ApexPrecision, TorchPrecision
 from losses.criterion import Criterion, Outputs
-from models import MCJA
+from models import Network
 from utils.run.errors import UserError
 from utils.tensors import at_least_float32, send
 
@@ -29,7 +29,7 @@ Step = Callable[[Batch], dict[str, Tensor]]
 class StepParts:
     """Everything that a training step uses."""
 
-    model: MCJA
+    model: Network
     criterion: Criterion
     optimizer: Optimizer
     augment: BatchAugment

@@ -128,8 +128,9 @@ class Trainer:
         write_rows(self.folder / METRICS, progress.rows)
 
     def set_learning_rate(self) -> None:
+        rate = self.schedule.learning_rate(self.progress.epoch)
         for group in self.training.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(self.progress.epoch)
+            group["lr"] = rate * group.get("lr_factor", 1)
 
     def run_epoch(self) -> None:
         """Train on the batches of the epoch that are not done yet."""
@@ -192,7 +193,7 @@ class Trainer:
         images = self.sampler.batches.size
         return {
             "epoch": self.progress.epoch,
-            "lr": self.training.optimizer.param_groups[0]["lr"],
+            "lr": self.schedule.learning_rate(self.progress.epoch),
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
             "data_wait": round(waited / seconds, 3),

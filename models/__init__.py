@@ -1,15 +1,33 @@
 """Networks and loading of checkpoints."""
 
+from collections.abc import Callable
+from typing import Any
+
 from yacs.config import CfgNode
 
+from models.agw import AGW
 from models.loading import LoadReport, load_weights
 from models.mcja import MCJA
+from models.network import Network
 from utils.run.errors import UserError
 
-__all__ = ["MCJA", "LoadReport", "build_initial_model", "build_model", "load_weights"]
+__all__ = ["AGW", "MCJA", "MODELS", "LoadReport", "Network", "build_initial_model", "build_model", "load_weights"]
+
+# keys that every network takes: its backbone and pooling
+SHARED = ("backbone", "drop_last_stride", "pooling", "gem_power")
+
+# value of the key `model` -> (configuration, pretrained) -> network; each takes its own keys
+MODELS: dict[str, Callable[[CfgNode, str], Network]] = {
+    "mcja": lambda cfg, pretrained: MCJA(
+        cfg.num_id, mda_m=cfg.mda_m, mda_layers=cfg.mda_layers, pretrained=pretrained, **_shared(cfg)
+    ),
+    "agw": lambda cfg, pretrained: AGW(
+        cfg.num_id, non_local_channels=cfg.non_local_channels, pretrained=pretrained, **_shared(cfg)
+    ),
+}
 
 
-def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
+def build_initial_model(cfg: CfgNode) -> tuple[Network, LoadReport | None]:
     """The configured network with the weights of ``resume``, or else of ``pretrained``.
 
     Returns:
@@ -30,19 +48,14 @@ def build_initial_model(cfg: CfgNode) -> tuple[MCJA, LoadReport | None]:
     return model, report
 
 
-def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> MCJA:
+def build_model(cfg: CfgNode, *, pretrained: str | None = None) -> Network:
     """The configured network.
 
     Args:
         pretrained: replaces ``cfg.pretrained``; ``none`` if other weights are loaded afterwards.
     """
-    return MCJA(
-        cfg.num_id,
-        mda_m=cfg.mda_m,
-        mda_layers=cfg.mda_layers,
-        pooling=cfg.pooling,
-        gem_power=cfg.gem_power,
-        drop_last_stride=cfg.drop_last_stride,
-        backbone=cfg.backbone,
-        pretrained=cfg.pretrained if pretrained is None else pretrained,
-    )
+    return MODELS[cfg.model](cfg, cfg.pretrained if pretrained is None else pretrained)
+
+
+def _shared(cfg: CfgNode) -> dict[str, Any]:
+    return {key: cfg[key] for key in SHARED}

@@ -1,5 +1,6 @@
 """torchvision's ResNets as backbones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -96,3 +97,21 @@ def _load(network: ResNet, state: dict[str, Tensor], *, source: str) -> None:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"pretrained: {source} does not hold the weights of this backbone ({reason(error)})") from None
+
+
+def out_channels(block: BasicBlock | Bottleneck) -> int:
+    """Number of output channels of a residual block, taken from its last BatchNorm."""
+    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+    return last.num_features
+
+
+def run_stage(blocks: nn.Sequential, adapters: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
+    """The blocks of a stage; each of the last ones is followed by an adapter, as many as there are."""
+    if not len(adapters):
+        return blocks(x)  # as one module, for hooks
+    first = len(blocks) - len(adapters)
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if index >= first:
+            x = adapters[index - first](x)
+    return x

@@ -101,7 +101,7 @@ def golden_root(tmp_path_factory):
 def sysu_case(golden_root) -> tuple[Features, tuple[Search, ...], MSER]:
     """Golden features, their protocol, and the published hyper-parameters."""
     features = Features.load(GOLDEN / "sysu_features.npz")
-    return features, SYSU.protocol(features, golden_root), MSER(40, 20, 0.3)
+    return features, SYSU.chosen_protocol(features, golden_root, {}), MSER(40, 20, 0.3)
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,14 @@ from yacs.config import CfgNode
 
 from configs import get_config
 from engine.device import place
-from models import MCJA, build_initial_model
+from models import Network, build_initial_model
 from utils.run.errors import UserError
 from utils.run.folder import CONFIG
 
 
 def open_checkpoint(
     checkpoint: Path, cfg_file: Path | None, device: torch.device, overrides: Sequence[str] = ()
-) -> tuple[CfgNode, MCJA]:
+) -> tuple[CfgNode, Network]:
     """The configuration, and the network in evaluation mode on ``device``.
 
     Args:

@@ -165,7 +165,7 @@ def check_model(report: Report, cfg: CfgNode, device: torch.device) -> nn.Module
             report.warning(origin)
         model, loaded = build_initial_model(cfg)
         source = f"resume {cfg.resume}: {loaded}" if loaded else f"pretrained {cfg.pretrained}"
-        report.ok(f"{cfg.backbone}: {source}")
+        report.ok(f"{cfg.model}, {cfg.backbone}: {source}")
     model = place(model or build_model(cfg, pretrained="none"), device)
     keys = ("fp16", "amp_dtype", "amp_backend")
     with report.errors():
@@ -260,7 +260,7 @@ def check_disks(report: Report, cfg: CfgNode, datasets: Sequence[ReIDDataset], m
     needs = [("output_dir", Path(cfg.output_dir) / cfg.dataset, 0 if cfg.test_only else run_bytes(model))]
     if cfg.cache == "disk":
         with report.errors():
-            files = [CacheFile(dataset, cfg.image_size, cache_folder(cfg)) for dataset in datasets]
+            files = [CacheFile(dataset, cfg.image_size, cache_folder(cfg), resize=cfg.resize) for dataset in datasets]
             missing = sum(file.bytes for file in files if not file.is_current())
             needs.append(("cache_dir", cache_folder(cfg), missing))
     on_disk: Counter[int] = Counter()  # disk -> bytes needed so far

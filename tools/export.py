@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from yacs.config import CfgNode
 
 from configs import check_resume
 from data.augment import IMAGENET_MEAN, IMAGENET_STD
+from models import Network
 from tools.checkpoint import open_checkpoint
 from utils.run.cli import Parser, run_program
 from utils.run.errors import UserError
@@ -28,35 +29,44 @@ from utils.run.extras import optional_packages
 from utils.run.files import write_atomically
 from utils.run.versions import commit
 
-INPUT, OUTPUT, METADATA = "images", "embeddings", "metadata.json"
-DYNAMIC = {INPUT: {0: Dim("batch")}}
+INPUT, MODALITY, OUTPUT, METADATA = "images", "is_infrared", "embeddings", "metadata.json"
+BATCH = {0: Dim("batch")}  # every input holds any number of images
 TRACED_BATCH = 2  # torch.export takes a batch of 1 for a constant
 CHECKED_BATCHES = (1, 3)  # images in the batches that are compared with PyTorch
 TOLERANCE = 1e-3  # largest absolute difference of any number of an embedding; embeddings have length 1
 
-Run = Callable[[Tensor], Tensor]  # uint8 images (B, 3, H, W) -> embeddings (B, D)
+Run = Callable[..., Tensor]  # inputs of a Deployed -> embeddings (B, D)
+RESIZES = {
+    "bilinear": "bilinear with antialias (PIL: Image.Resampling.BILINEAR)",
+    "lanczos": "Lanczos (PIL: Image.Resampling.LANCZOS)",
+}
 
 
 class Deployed(nn.Module):
     """A network with its preprocessing: uint8 RGB images (B, 3, H, W) -> L2-normalised float32 embeddings (B, D).
 
-    Args:
-        model: normalised images (B, 3, H, W) -> embeddings (B, D).
+    A network that needs the modality of the images takes it as a second input, (B,) booleans.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Network):
         super().__init__()
         self.model = model
+        self.inputs = [INPUT, MODALITY] if model.needs_modality else [INPUT]
         # buffers: data.augment.normalise caches its constants, which torch.export cannot trace
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, is_infrared: Tensor | None = None) -> Tensor:
         normalised = (images.float() / 255 - self.mean) / self.std
-        return functional.normalize(self.model(normalised))
+        return functional.normalize(self.model(normalised, is_infrared))
+
+    def random_inputs(self, count: int, image_size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Inputs for ``count`` images: noise, every other image infrared."""
+        is_infrared = torch.arange(count) % 2 == 1
+        return (random_images(count, image_size), is_infrared)[: len(self.inputs)]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -91,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     program = trace(model, cfg.image_size)
     for path, convert in ((arguments.onnx, to_onnx), (arguments.pt2, to_pt2)):
         if path:
-            content, run = convert(program, metadata)
+            content, run = convert(program, metadata, model.inputs)
             write_checked(path, content, largest_difference(model, run, cfg.image_size))
     return 0
 
@@ -99,14 +109,14 @@ def main(argv: list[str] | None = None) -> int:
 def describe(cfg: CfgNode, model: Deployed, checkpoint: Path) -> dict[str, object]:
     """The metadata of an exported file: how to prepare images, and what the file was made from."""
     with torch.inference_mode():
-        dimensions = model(random_images(1, cfg.image_size)).shape[1]
+        dimensions = model(*model.random_inputs(1, cfg.image_size)).shape[1]
     return {
         "input": INPUT,
         "input_dtype": "uint8",
         "input_layout": "batch, channel, height, width",
         "image_size": list(cfg.image_size),
         "channels": "RGB",
-        "resize": "bilinear with antialias (PIL: Image.Resampling.BILINEAR)",
+        "resize": RESIZES[cfg.resize],
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
         "normalised_in_graph": True,
@@ -124,21 +134,23 @@ def describe(cfg: CfgNode, model: Deployed, checkpoint: Path) -> dict[str, objec
 
 def trace(model: Deployed, image_size: tuple[int, int]) -> ExportedProgram:
     """The graph of ``model`` for batches of any size."""
+    inputs, dynamic = model.random_inputs(TRACED_BATCH, image_size), dict.fromkeys(model.inputs, BATCH)
     with torch.no_grad():
-        program = torch.export.export(model, (random_images(TRACED_BATCH, image_size),), dynamic_shapes=DYNAMIC)
+        program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, which would be written into the file
     return program
 
 
-def to_onnx(program: ExportedProgram, metadata: str) -> tuple[bytes, Run]:
+def to_onnx(program: ExportedProgram, metadata: str, inputs: Sequence[str]) -> tuple[bytes, Run]:
     """The content of an ONNX file, and a function that runs it with onnxruntime."""
     with optional_packages():
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it
 
+    dynamic = dict.fromkeys(inputs, BATCH)
     exported = torch.onnx.export(
-        program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=DYNAMIC, verbose=False
+        program, dynamo=True, input_names=inputs, output_names=[OUTPUT], dynamic_shapes=dynamic, verbose=False
     )
     assert exported is not None
     proto = exported.model_proto
@@ -147,10 +159,15 @@ def to_onnx(program: ExportedProgram, metadata: str) -> tuple[bytes, Run]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return content, lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+    def run(*values: Tensor) -> Tensor:
+        named = zip(inputs, (value.numpy() for value in values), strict=True)
+        return torch.from_numpy(session.run([OUTPUT], dict(named))[0])
+
+    return content, run
 
 
-def to_pt2(program: ExportedProgram, metadata: str) -> tuple[bytes, Run]:
+def to_pt2(program: ExportedProgram, metadata: str, inputs: Sequence[str]) -> tuple[bytes, Run]:
     """The content of a file of ``torch.export.save``, and a function that runs it after it was loaded again."""
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={METADATA: metadata})
@@ -161,8 +178,8 @@ def to_pt2(program: ExportedProgram, metadata: str) -> tuple[bytes, Run]:
 def largest_difference(model: Deployed, run: Run, image_size: tuple[int, int]) -> float:
     """Largest absolute difference of the embeddings of random images; NaN if any of them is NaN."""
     with torch.inference_mode():
-        batches = [random_images(size, image_size) for size in CHECKED_BATCHES]
-        return float(torch.cat([run(images) - model(images) for images in batches]).abs().max())
+        batches = [model.random_inputs(size, image_size) for size in CHECKED_BATCHES]
+        return float(torch.cat([run(*inputs) - model(*inputs) for inputs in batches]).abs().max())
 
 
 def write_checked(path: Path, content: bytes, difference: float) -> None:

@@ -101,7 +101,7 @@ def folder_images(cfg: CfgNode, folder: Path, infrared: bool | None) -> tuple[Im
     infrared_images = int(images.infrared.sum())
     guessed = " (guessed from their colours; --visible and --infrared set it)" if infrared is None else ""
     print(f"{folder}: {len(images) - infrared_images} visible and {infrared_images} infrared images{guessed}")
-    return images, ImageFiles(images, cfg.image_size)
+    return images, ImageFiles(images, cfg.image_size, resize=cfg.resize)
 
 
 if __name__ == "__main__":

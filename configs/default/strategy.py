@@ -19,7 +19,7 @@ strategy_cfg.num_cam = 0  # cameras (devices); default: the data set's
 # images
 strategy_cfg.image_size = (384, 128)  # (height, width) in pixels
 strategy_cfg.random_flip = True  # mirror with probability 0.5
-strategy_cfg.random_crop = True  # pad by `padding` with grey 127, then crop the original size at a random position
+strategy_cfg.random_crop = True  # pad by `padding` with padding_value, then crop the original size at a random position
 strategy_cfg.random_erase = True  # erase a random rectangle with probability erase_p
 strategy_cfg.color_jitter = True  # hue jitter of +-hue_range as one of the four modality augmentations
 strategy_cfg.padding = 10  # pixels of padding before the random crop
@@ -36,14 +36,14 @@ strategy_cfg.batch_size = 128  # images per batch, for samplers that do not draw
 # model
 strategy_cfg.drop_last_stride = False  # stride 1 instead of 2 in the last stage
 strategy_cfg.mda_ratio = 2  # no effect, as in the released code; kept so that its files load
-strategy_cfg.mda_m = 2  # attention maps per Modality Distribution Adapter
+strategy_cfg.mda_m = 2  # of model mcja: attention maps per Modality Distribution Adapter
 
 # losses
 strategy_cfg.loss_id = True  # cross-entropy on identities
 strategy_cfg.loss_cmr = True  # cross-modality retrieval loss
 
 # optimisation
-strategy_cfg.lr = 0.00035  # Adam's learning rate
+strategy_cfg.lr = 0.00035  # learning rate
 strategy_cfg.wd = 0.0005  # weight decay on all parameters
 strategy_cfg.num_epoch = 140  # epochs to train
 strategy_cfg.lr_step = [80, 120]  # multiply the learning rate by lr_decay after these epochs
@@ -62,10 +62,12 @@ strategy_cfg.mser_k1 = 0  # size of the k-reciprocal neighbourhood; default: the
 strategy_cfg.mser_k2 = 0  # neighbours that are averaged, 1: no averaging; default: the data set's
 strategy_cfg.mser_lambda = 0.0  # weight of the original distance; default: the data set's
 
-# beyond the released code: ablations; the defaults are the released method
+# beyond the released code: other methods and ablations; the defaults are the released method
+strategy_cfg.model = "mcja"  # mcja | agw: a name in models: MODELS
 strategy_cfg.backbone = "resnet50"  # a name in models/resnet.py: BACKBONES; resnet10 and 18 are for demo and tests
 strategy_cfg.pretrained = "imagenet"  # imagenet | none | file with a torchvision state dict of the backbone
-strategy_cfg.mda_layers = [0, 2, 3, 0]  # of the four stages, how many of the last blocks an adapter follows; 0: none
+strategy_cfg.mda_layers = [0, 2, 3, 0]  # of model mcja: how many last blocks of each stage an adapter follows; 0: none
+strategy_cfg.non_local_channels = 1  # of model agw: inner channels of the non-local blocks; 0: no blocks
 strategy_cfg.pooling = "gem"  # gem (generalised mean) | avg
 strategy_cfg.gem_power = 3.0  # power of gem; 1 is the mean
 strategy_cfg.weight_id = 1.0  # weight of loss_id
@@ -81,6 +83,10 @@ strategy_cfg.hue_range = 0.2  # largest shift of color_jitter, as a fraction of 
 strategy_cfg.cutmix_region = "released"  # released (height and width swapped, as published) | full (the whole image)
 strategy_cfg.cutmix_area = [0.02, 0.33]  # smallest and largest rectangle of vimc_cc, as a fraction of the image
 strategy_cfg.erase_p = 0.5  # probability of random_erase
+strategy_cfg.resize = "bilinear"  # bilinear | lanczos: filter (of Pillow) by which images are resized
+strategy_cfg.padding_value = 127  # grey level of the padding before the random crop, 0 to 255
+strategy_cfg.optimizer = "adam"  # adam | sgd (momentum 0.9, Nesterov)
+strategy_cfg.backbone_lr_factor = 1.0  # factor of the learning rate for all parameters but those of neck and classifier
 strategy_cfg.lr_decay = 0.1  # factor of the learning rate after each epoch of lr_step
 strategy_cfg.warmup_epochs = 0  # in epoch e of these, the learning rate is multiplied by e / warmup_epochs
 strategy_cfg.select_by = "rank1"  # rank1 | mAP: metric of the best model; last: the last model is the best
@@ -96,6 +102,7 @@ strategy_cfg.output_dir = "ckptlog"  # the run folder is <output_dir>/<dataset>/
 strategy_cfg.checkpoint_minutes = 10.0  # minutes between training states; 0: only at the end of each epoch
 strategy_cfg.save_features = False  # save the final test's features in the run folder, for tools.score
 strategy_cfg.trial = 1  # RegDB: split 1 to 10
+strategy_cfg.sysu_gallery = "official"  # official | python: also report SYSU-MM01's 1-shot settings as AGW draws them
 strategy_cfg.llcm_visible_search = "paper"  # paper | released: also report LLCM's visible_to_infrared_released
 strategy_cfg.llcm_gallery = "sampled"  # sampled | all: also report LLCM's two settings with every image of the gallery
 strategy_cfg.soft_rank = "auto"  # auto (torchsort on the CPU if installed, else builtin) | torchsort | builtin

@@ -16,6 +16,7 @@ from utils.run.errors import UnreadableImage, reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # EPS etc. are excluded: their decoders run other programs
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # at most eight bits per channel
+RESIZES = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}  # both with antialias
 MAX_PIXELS = 2**25  # larger than any re-ID image, small enough for memory
 
 # Pillow warns of large images; here they are refused instead
@@ -53,17 +54,18 @@ class ImageFiles:
 
     Args:
         image_size: (height, width) in pixels.
+        resize: a name in ``RESIZES``.
     """
 
     use_workers = True
 
-    def __init__(self, dataset: ImageList, image_size: tuple[int, int]):
+    def __init__(self, dataset: ImageList, image_size: tuple[int, int], *, resize: str = "bilinear"):
         self.paths = [dataset.root / path for path in dataset.paths]
-        self.image_size, self.advice = image_size, dataset.advice
+        self.image_size, self.resize, self.advice = image_size, resize, dataset.advice
 
     def take(self, positions: Sequence[int]) -> Tensor:
         try:
-            images = [torch.from_numpy(read_image(self.paths[i], self.image_size)) for i in positions]
+            images = [torch.from_numpy(read_image(self.paths[i], self.image_size, self.resize)) for i in positions]
         except UnreadableImage as error:
             raise UnreadableImage(f"{error}; {self.advice}") from None
         return default_collate(images)  # in a loader process, it stacks into memory that is shared with the main one
@@ -72,8 +74,12 @@ class ImageFiles:
         return "decoded when needed"
 
 
-def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Decode as RGB and resize (bilinear with antialias, as released): a (3, H, W) uint8 array.
+def read_image(path: Path, image_size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
+    """Decode as RGB and resize: a (3, H, W) uint8 array.
+
+    Args:
+        image_size: (height, width) in pixels.
+        resize: a name in ``RESIZES``.
 
     Raises:
         UnreadableImage: the file is missing, cannot be decoded, or 8-bit RGB cannot represent it.
@@ -82,7 +88,7 @@ def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _require_faithful(image, path)
-            resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+            resized = image.convert("RGB").resize((width, height), RESIZES[resize])
     except UnreadableImage:
         raise
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """SYSU-MM01: six cameras, 491 identities, fixed gallery permutations."""
 
+import random
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -36,6 +37,7 @@ class SYSU(ReIDDataset):
     }
     published = {"train": Counts(395, 22258, 11909), "test": Counts(96, 6775, 3803)}
     selection = ("all/1-shot",)
+    variants = {"sysu_gallery": {"official": (), "python": tuple(f"{mode}/1-shot/python" for mode in MODES)}}
 
     def list_samples(self) -> list[Sample]:
         """Samples ordered by path."""
@@ -107,7 +109,8 @@ class SYSU(ReIDDataset):
         """All-search and indoor-search, single-shot and multi-shot, ten trials each.
 
         Gallery of a trial: for every gallery camera and identity, the first ``shots`` instances of the permutation's
-        row. Paths end in ``cam<camera>/<identity>/<instance>.jpg``.
+        row. Paths end in ``cam<camera>/<identity>/<instance>.jpg``. The settings of ``variants`` are
+        single-shot, with the galleries that the released code of AGW and its successors draws.
         """
         permutations = read_permutations(root / PERMUTATION_FILE, cls.cameras_of())
         query = np.flatnonzero(np.isin(images.cameras, cls.infrared_cameras))
@@ -125,6 +128,11 @@ class SYSU(ReIDDataset):
             f"{mode}/{shots}-shot": _galleries(permutations, pool_index, cameras, identities, shots)
             for (mode, cameras), shots in product(MODES.items(), SHOTS)
         }
+        groups: dict[tuple[int, int], list[int]] = {}  # (identity, camera) -> indices into the pool, by file name
+        for index in np.argsort(images.paths[pool]).tolist():
+            groups.setdefault((int(images.identities[pool[index]]), int(images.cameras[pool[index]])), []).append(index)
+        for mode, cameras in MODES.items():
+            galleries[f"{mode}/1-shot/python"] = _drawn_galleries(groups, cameras)
         locations = cls.locations_of(images.cameras)
         return (Search(query, pool, locations[query], locations[pool], galleries, neighbours="queries"),)
 
@@ -160,6 +168,20 @@ def _galleries(
             f"camera {camera}, identity {identity}: the permutation lists instance {instance}, of which there is no"
             " image"
         ) from None
+
+
+def _drawn_galleries(groups: Mapping[tuple[int, int], list[int]], cameras: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """The gallery of each trial: one image per identity and camera, both ascending, drawn by Python's ``random``.
+
+    Args:
+        groups: (identity, camera) -> indices into the gallery pool, by file name.
+    """
+    drawn = []
+    for trial in range(TRIALS):  # the seed, which counts from 0
+        generator = random.Random(trial)
+        chosen = [generator.choice(groups[pair]) for pair in sorted(groups) if pair[1] in cameras]
+        drawn.append(np.array(chosen, dtype=np.int64))
+    return tuple(drawn)
 
 
 def _instance(path: str) -> int:

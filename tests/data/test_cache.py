@@ -68,9 +68,9 @@ def count_decoded(monkeypatch) -> list[Path]:
     """A list of the files that this process decodes from now on."""
     decoded = []
 
-    def record(path: Path, size: tuple[int, int]) -> np.ndarray:
+    def record(path: Path, size: tuple[int, int], resize: str) -> np.ndarray:
         decoded.append(path)
-        return read_image(path, size)
+        return read_image(path, size, resize)
 
     monkeypatch.setattr(data.datasets.images, "read_image", record)
     return decoded
@@ -243,6 +243,24 @@ def test_every_split_trial_size_and_root_has_its_own(root, regdb_root, folder):
     assert len(list(folder.iterdir())) == 5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_filter_has_its_own_cache(root, folder, kind):
+    dataset, found = RegDB(root, "train"), {}
+    for resize in ("bilinear", "lanczos", "bilinear"):
+        options = {"num_workers": 0, "resize": resize}
+        source = (
+            disk_source(dataset, SIZE, folder, **options)
+            if kind == "disk"
+            else device_source(dataset, SIZE, folder, CPU, **options)
+        )
+        found[resize] = source.take(range(len(dataset)))
+        assert torch.equal(found[resize], ImageFiles(dataset, SIZE, resize=resize).take(range(len(dataset))))
+    assert not torch.equal(found["bilinear"], found["lanczos"])
+    files = [CacheFile(dataset, SIZE, folder, resize=resize) for resize in ("bilinear", "lanczos")]
+    assert files[0].path != files[1].path
+    assert files[0].header != files[1].header
+
+
 def test_a_cache_under_the_name_of_another(root, folder):
     one, two = RegDB(root, "train", trial=1), RegDB(root, "train", trial=2)
     path = cached(one, "disk", folder).file.path
@@ -273,11 +291,11 @@ def stop_at(monkeypatch, number: int, stop) -> None:
     """Call ``stop()`` before the ``number``-th image is decoded."""
     decoded = []
 
-    def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+    def read(path: Path, size: tuple[int, int], resize: str) -> np.ndarray:
         decoded.append(path)
         if len(decoded) == number:
             stop()
-        return read_image(path, size)
+        return read_image(path, size, resize)
 
     monkeypatch.setattr(data.datasets.images, "read_image", read)
 

@@ -65,11 +65,16 @@ def test_regdb_samples(regdb_root):
     assert (RegDB(regdb_root, "train", trial=1).paths != RegDB(regdb_root, "train", trial=2).paths).any()
 
 
-def test_images_are_decoded_as_released(sysu_root):
+@pytest.mark.parametrize(
+    ("options", "resampling"),
+    [({}, Image.Resampling.BILINEAR), ({"resize": "lanczos"}, Image.Resampling.LANCZOS)],
+    ids=["MCJA", "AGW"],
+)
+def test_images_are_decoded_as_released(sysu_root, options, resampling):
     dataset = SYSU(sysu_root, "train")
-    (image_7,) = ImageFiles(dataset, SIZE).take([7])
+    (image_7,) = ImageFiles(dataset, SIZE, **options).take([7])
     with Image.open(sysu_root / dataset.paths[7]) as image:
-        expected = np.asarray(image.convert("RGB").resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR))
+        expected = np.asarray(image.convert("RGB").resize((SIZE[1], SIZE[0]), resampling))
     assert image_7.dtype == torch.uint8
     np.testing.assert_array_equal(image_7.permute(1, 2, 0), expected)
 

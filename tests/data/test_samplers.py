@@ -136,7 +136,36 @@ def test_identity_cross_modality_alternates():
     assert len(batches) <= sum(count * 2 // SIZES.k_size for count in pairs) // SIZES.p_size
 
 
-@pytest.mark.parametrize("method", ["cross_modality_identity", "identity_cross_modality", "cross_modality_random"])
+@pytest.mark.parametrize(("larger", "batches"), [(22258, 696), (2060, 65), (16946, 530)])
+def test_cross_modality_uniform_epochs_of_published_sizes(larger, batches):
+    """AGW's batches of 8 x 4 visible and 8 x 4 infrared images on SYSU-MM01, RegDB and LLCM."""
+    labels = np.concatenate([np.arange(larger) % 200, np.arange(1000) % 200])
+    infrared = np.arange(len(labels)) >= larger
+    for swapped in (infrared, ~infrared):
+        draw = SAMPLERS["cross_modality_uniform"].draw
+        assert draw(labels, swapped, np.random.default_rng(0), Sizes(8, 8, 1)).shape == (batches, 64)
+
+
+def test_cross_modality_uniform_is_uniform():
+    """Identities and images are drawn afresh for every batch: identities equally often, whatever they have."""
+    labels = np.repeat(np.arange(6), [40, 2, 2, 2, 2, 2])
+    labels, infrared = np.concatenate([labels, labels]), np.arange(100) >= 50
+    draw, sizes = SAMPLERS["cross_modality_uniform"].draw, Sizes(3, 8, 1)
+    batches = np.concatenate([draw(labels, infrared, np.random.default_rng(seed), sizes) for seed in range(300)])
+    shares = np.bincount(labels[batches[:, ::4]].ravel(), minlength=6) / batches[:, ::4].size
+    np.testing.assert_allclose(shares, 1 / 6, atol=0.02)
+    visible = batches[:, :12][labels[batches[:, :12]] == 1]
+    shares = np.bincount(visible, minlength=50)[40:42] / len(visible)
+    np.testing.assert_allclose(shares, 1 / 2, atol=0.05)
+    groups = batches.reshape(-1, 4)
+    repeats = [len(set(group)) < 4 for group in groups.tolist() if labels[group[0]] == 0]
+    assert np.mean(repeats) == pytest.approx(1 - 39 * 38 * 37 / 40**3, abs=0.04)  # drawn with replacement
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["cross_modality_identity", "cross_modality_uniform", "identity_cross_modality", "cross_modality_random"],
+)
 def test_one_modality_is_refused(method):
     with pytest.raises(UserError, match=f"{method}.*one"):
         sampler(method, np.repeat(np.arange(4), 5), np.zeros(20, dtype=bool))
@@ -235,7 +264,21 @@ def check_identity_cross_modality(layout: Layout, batches: np.ndarray) -> None:
         assert times == 1 or there.sum() < half
 
 
+def check_cross_modality_uniform(layout: Layout, batches: np.ndarray) -> None:
+    half = layout.sizes.k_size // 2
+    larger = max(layout.infrared.sum(), (~layout.infrared).sum())
+    assert len(batches) == larger // (layout.sizes.p_size * half) + 1
+    for batch in batches:
+        visible, thermal = (side.reshape(layout.sizes.p_size, half) for side in np.split(batch, 2))
+        assert not layout.infrared[visible].any()
+        assert layout.infrared[thermal].all()
+        assert (layout.labels[visible] == layout.labels[thermal]).all()
+        assert (layout.labels[visible] == layout.labels[visible[:, :1]]).all()
+        assert len(set(layout.labels[visible[:, 0]].tolist())) == layout.sizes.p_size
+
+
 CHECKS = {
+    "cross_modality_uniform": check_cross_modality_uniform,
     "none": check_none,
     "norm_triplet": check_norm_triplet,
     "cross_modality_random": check_cross_modality_random,

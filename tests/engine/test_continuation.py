@@ -21,7 +21,7 @@ from engine.precision import TorchPrecision
 from engine.state import newest_state
 from engine.trainer import train
 from main import main
-from tests.helpers.runs import arguments, results, run
+from tests.helpers.runs import arguments, results, run, stopped_run
 from tests.helpers.training import EPOCHS, assert_same, make_schedule, make_training, rows, score_of, stop_at
 from utils.results import TrialScore
 from utils.run.cli import run_program
@@ -370,25 +370,6 @@ def test_states_of_other_images_are_refused(tmp_path):
 
 
 # --- through the main program ---------------------------------------------------------------------------------------
-
-
-def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, dataset: str = "regdb", **changes: str) -> Path:
-    def build(training, build=trainer_module.build_step):
-        step, calls = build(training), []
-
-        def interrupted(batch):
-            calls.append(1)
-            if len(calls) == when:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step(batch)
-
-        return interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "build_step", build)
-        assert run_program(lambda: main(arguments(tmp_path, dataset, root, **changes))) == 143
-    (folder,) = tmp_path.glob("runs/*/*")
-    return folder
 
 
 def test_a_stopped_run_goes_on_to_the_same_results(whole_run, regdb_root, tmp_path, monkeypatch, capsys):

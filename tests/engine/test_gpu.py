@@ -12,7 +12,7 @@ from engine.precision import TorchPrecision, inference_dtype
 from engine.step import build_step
 from engine.trainer import train
 from losses.soft_rank import soft_rank
-from models import MCJA
+from models import AGW, MCJA
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.training import (
     losses_of,
@@ -47,12 +47,33 @@ def test_compiled_curve_agrees_with_the_cpu():
     assert losses_of(training) == pytest.approx(losses_of(make_training()), rel=1e-3)
 
 
-def test_embeddings_agree_with_the_cpu():
+@pytest.mark.parametrize("network", [MCJA, AGW])
+def test_embeddings_agree_with_the_cpu(network):
     torch.backends.cudnn.allow_tf32 = False
-    model = MCJA(5, backbone="resnet18").eval()
-    images = torch.randn(4, 3, 96, 48)
+    model = network(5, backbone="resnet18").eval()
+    images, is_infrared = torch.randn(4, 3, 96, 48), torch.tensor([True, False, False, True])
     with torch.no_grad():
-        torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), model.cpu()(images), rtol=1e-3, atol=1e-3)
+        found = model.cuda()(images.cuda(), is_infrared.cuda()).cpu()
+        torch.testing.assert_close(found, model.cpu()(images, is_infrared), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("network", [MCJA, AGW])
+def test_a_network_never_waits_for_the_device(network):
+    device = select_device("0")
+    model = place(network(5, backbone="resnet18"), device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
+    images, is_infrared = torch.randn(8, 3, 96, 48, device=device), (torch.arange(8) % 3 == 0).to(device)
+    precision = TorchPrecision(device, torch.bfloat16)
+    for mode in ("default", "error"):  # the first step is a warm-up
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with precision.autocast():
+                embeddings = model(images, is_infrared)
+            precision.step(model.classifier(embeddings.float()).square().mean(), optimizer)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert embeddings.isfinite().all()
 
 
 def test_a_step_never_waits_for_the_device():
@@ -77,13 +98,15 @@ def test_augmentation_is_that_of_the_cpu():
     assert (ours - theirs).abs().gt(1e-5).float().mean() < 1e-3
 
 
-def test_mixed_precision_embeddings():
-    model = place(MCJA(5, backbone="resnet18"), torch.device("cuda")).eval()
+@pytest.mark.parametrize("network", [MCJA, AGW])
+def test_mixed_precision_embeddings(network):
+    model = place(network(5, backbone="resnet18"), torch.device("cuda")).eval()
+    is_infrared = torch.arange(8, device="cuda") % 2 == 1
     images = torch.randn(8, 3, 96, 48, device="cuda").to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        exact = model(images)
+        exact = model(images, is_infrared)
         with torch.autocast("cuda", dtype=inference_dtype(torch.device("cuda"), fp16=True, amp_dtype="float16")):
-            mixed = model(images).float()
+            mixed = model(images, is_infrared).float()
     assert ((mixed - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-2
 
 

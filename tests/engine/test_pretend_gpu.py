@@ -16,6 +16,7 @@ from engine.data_wait import DataWait
 from engine.finite import FiniteLoss
 from engine.progress import Progress
 from engine.step import build_step
+from models import AGW, MCJA
 from models.mda import MDA
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.pretend_gpu import DEVICE, PretendGPU
@@ -147,6 +148,19 @@ def test_gradients_of_an_adapter_stay_channels_last():
     output.backward(torch.ones_like(output))
     assert formats == [True] * len(formats)
     assert len(formats) == 4  # from the attention, the contexts, the gate and the residual
+
+
+@pytest.mark.parametrize("network", [MCJA, AGW])
+def test_a_network_waits_for_nothing(network, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # refuses the simulated device
+    with PretendGPU() as gpu:
+        model = network(5, backbone="resnet10").to(DEVICE)
+        images, is_infrared = torch.randn(6, 3, 64, 32).to(DEVICE), (torch.arange(6) % 3 == 0).to(DEVICE)
+        gpu.waits.clear()
+        for mode in (True, False):
+            pooled, embeddings = model.train(mode).embed(images, is_infrared)
+            (pooled.sum() + model.classifier(embeddings).sum()).backward()
+        assert not gpu.waits
 
 
 def test_a_step_does_not_walk_through_a_model_that_is_training(monkeypatch):

@@ -196,6 +196,21 @@ def test_rows_of_metrics(tmp_path):
     assert second == dict.fromkeys(CSV_FIELDS, "") | {"epoch": "2", "lr": "0.1", "rank1": "5"}
 
 
+def test_a_group_of_parameters_may_have_a_factor(tmp_path):
+    training, rates = make_training(), []
+    layer, classifier = (list(part.parameters()) for part in (training.model.layer, training.model.classifier))
+    groups = [{"params": classifier}, {"params": layer, "lr_factor": 0.1}]
+    training.optimizer = torch.optim.SGD(groups, lr=1.0)
+
+    def evaluate(model):
+        rates.append([group["lr"] for group in training.optimizer.param_groups])
+        return Evaluation(TrialScore(*[0] * 6))
+
+    train(training, make_schedule(lr=0.01, lr_step=[2], warmup_epochs=2, evaluate=evaluate), tmp_path)
+    assert rates == [pytest.approx([rate, 0.1 * rate]) for rate in (0.005, 0.01, 0.001)]
+    assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx([0.005, 0.01, 0.001])
+
+
 # --- precision ------------------------------------------------------------------------------------------------------
 
 

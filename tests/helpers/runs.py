@@ -1,8 +1,11 @@
 """Small runs through the main program."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
+from engine import trainer as trainer_module
 from main import main
 from utils.run.cli import run_program
 
@@ -14,6 +17,15 @@ SETTINGS = {
 SMALL = {
     "backbone": "resnet10", "pretrained": "none", "image_size": "(64, 32)", "padding": "4", "p_size": "3",
     "k_size": "4", "num_epoch": "2", "lr_step": "[1]", "num_workers": "0", "mser_k1": "5", "mser_k2": "3",
+}  # fmt: skip
+# the keys of each network's method, for small runs
+METHODS = {
+    "mcja": {},
+    "agw": {
+        "model": "agw", "resize": "lanczos", "padding_value": "0", "sample_method": "cross_modality_uniform",
+        "drop_last_stride": "true", "loss_cmr": "false", "loss_triplet": "weighted", "optimizer": "sgd", "lr": "0.02",
+        "backbone_lr_factor": "0.1", "warmup_epochs": "1",
+    },
 }  # fmt: skip
 
 
@@ -53,3 +65,24 @@ def results(folder: Path) -> dict:
     """The results that must be equal in a continued run and in one that never stopped."""
     content = json.loads((folder / "results.json").read_text())
     return {name: content[name] for name in ("results", "trials", "last", "seed", "best_epoch")}
+
+
+def stopped_run(tmp_path: Path, root: Path, monkeypatch, when: int, dataset: str = "regdb", **changes: str) -> Path:
+    """The folder of a run that SIGTERM has stopped in its ``when``-th step."""
+
+    def build(training, build=trainer_module.build_step):
+        step, calls = build(training), []
+
+        def interrupted(batch):
+            calls.append(1)
+            if len(calls) == when:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(batch)
+
+        return interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "build_step", build)
+        assert run_program(lambda: main(arguments(tmp_path, dataset, root, **changes))) == 143
+    (folder,) = tmp_path.glob("runs/*/*")
+    return folder

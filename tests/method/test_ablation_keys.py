@@ -146,6 +146,12 @@ def test_lr_decay_and_warmup_epochs():
     assert rates(3, lr_step=[1], warmup_epochs=2, lr_decay=0.1) == pytest.approx([0.5, 0.1, 0.1])
 
 
+def test_the_schedule_of_agw():
+    """Epochs from 0: e < 10: lr (e + 1) / 10; 10 to 19: lr; 20 to 49: 0.1 lr; from 50: 0.01 lr."""
+    expected = [(e + 1) / 10 if e < 10 else 1 if e < 20 else 0.1 if e < 50 else 0.01 for e in range(81)]
+    assert rates(81, warmup_epochs=10, lr_step=[20, 50]) == pytest.approx(expected)
+
+
 # --- testing --------------------------------------------------------------------------------------------------------
 
 

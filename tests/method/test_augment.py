@@ -163,6 +163,18 @@ def test_equals_pil_and_torchvision_image_by_image(size):
         assert (difference > 1e-5).float().mean() < 0.02, (i, parameters.colour[i])
 
 
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_what_lies_outside_is_filled_with_the_padding_value(value):
+    options = {**OFF, **PLAIN, "random_crop": True, "padding": 4, "seed": 1}
+    images, infrared = torch.full((20, 3, 12, 8), 60, dtype=torch.uint8), torch.ones(20, dtype=torch.bool)
+    shift = BatchAugment(**options).draw(infrared, (12, 8)).shift
+    result = BatchAugment(**options, padding_value=value)(images, infrared)
+    for image, (down, right) in zip(result, shift.tolist(), strict=True):
+        expected = torch.full((3, 12, 8), value, dtype=torch.uint8)
+        expected[:, max(0, -down) : 12 - max(0, down), max(0, -right) : 8 - max(0, right)] = 60
+        torch.testing.assert_close(image, normalise(expected))
+
+
 def test_strided_images_are_augmented_alike():
     images = batch(*random_images(8, 20, 10))
     parameters = BatchAugment(seed=2).draw(torch.zeros(8, dtype=torch.bool), (20, 10))

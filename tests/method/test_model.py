@@ -8,8 +8,8 @@ import torch
 
 from losses import Outputs
 from models import MCJA, load_weights
-from models.mcja import generalised_mean_pool
 from models.mda import MDA
+from models.pooling import generalised_mean_pool
 from models.resnet import BACKBONES, build_resnet
 from tests.helpers.golden import GOLDEN, golden_cases
 from tests.helpers.losses import mcja_criterion

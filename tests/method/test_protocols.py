@@ -1,4 +1,5 @@
 import json
+import random
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from data.datasets import SYSU, RegDB
 from data.datasets.permutations import read_permutations
 from tests.helpers.golden import GOLDEN
+from tests.helpers.runs import SETTINGS
 from tools.score import main as score_main
 from utils.features import SPECTRA, Features
 from utils.protocols import score
@@ -18,6 +20,26 @@ from utils.run.errors import UserError
 def subset(features: Features, keep: np.ndarray) -> Features:
     spectra = {name: values[keep] for name, values in features.spectra.items()}
     return Features(features.paths[keep], features.identities[keep], features.cameras[keep], spectra)
+
+
+def test_sysu_galleries_as_drawn_by_agw(golden_root):
+    """The loop of the released code, with the global generator."""
+    features = Features.load(GOLDEN / "sysu_features.npz")
+    (search,) = SYSU.chosen_protocol(features, golden_root, {"sysu_gallery": "python"})
+    for mode, cameras in (("all", [1, 2, 4, 5]), ("indoor", [1, 2])):
+        found = search.galleries[f"{mode}/1-shot/python"]
+        assert len(found) == 10
+        for trial, columns in enumerate(found):
+            random.seed(trial)
+            expected = []
+            for identity in sorted(set(features.identities.tolist())):
+                for camera in cameras:
+                    names = sorted(features.paths[(features.identities == identity) & (features.cameras == camera)])
+                    if names:
+                        expected.append(random.choice(names))
+            assert features.paths[search.pool[columns]].tolist() == expected
+    (plain,) = SYSU.chosen_protocol(features, golden_root, {})
+    assert list(plain.galleries) == list(SETTINGS["sysu"])
 
 
 @pytest.mark.parametrize("dataset", ["sysu", "regdb"])
@@ -42,7 +64,7 @@ def test_golden_results_through_the_program(dataset, golden_root, tmp_path, caps
 def test_galleries_follow_the_permutations(golden_root):
     features = Features.load(GOLDEN / "sysu_features.npz")
     permutations = read_permutations(golden_root / "exp/rand_perm_cam.mat", SYSU.cameras_of())
-    (search,) = SYSU.protocol(features, golden_root)
+    (search,) = SYSU.chosen_protocol(features, golden_root, {})
     assert list(search.galleries) == ["all/1-shot", "all/10-shot", "indoor/1-shot", "indoor/10-shot"]
     assert set(features.cameras[search.query].tolist()) == {3, 6}
     # cameras 2 and 3 share a location

@@ -4,13 +4,14 @@ import io
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from configs import check_resume, get_config
-from models import MCJA, load_weights
+from models import AGW, MCJA, load_weights
 from models.loading import read_state_dict, same_state
 from tests.helpers.fuzzing import mutations, outcome, report
 from tests.helpers.runs import arguments, refused, run
@@ -92,6 +93,82 @@ def test_other_precisions_are_loaded(dtype, state, tmp_path):
     torch.testing.assert_close(model.state_dict()[NAME], state[NAME])
 
 
+# --- AGW's released checkpoints ---------------------------------------------------------------------------------------
+
+SCORES = {"cmc": np.array([0.4, 0.7], dtype=np.float32), "mAP": np.float64(0.4), "mINP": np.float32(0.3), "epoch": 42}
+COPIES = {"visible_module.visible.layer1.0.conv1.weight", "base_resnet.base.bn1.weight"}  # two of many
+
+
+def saved_with_old_numpy(content: object) -> bytes:
+    """NumPy 1 calls the module that its pickles name numpy.core."""
+    found = saved_by_old_torch(content)
+    assert b"numpy._core.multiarray" in found
+    return found.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.fixture(scope="module")
+def released() -> dict:
+    """Like a released checkpoint of AGW, of a smaller network."""
+    return {"net": AGW(CLASSES, backbone="resnet10").state_dict() | dict.fromkeys(COPIES, torch.zeros(3)), **SCORES}
+
+
+@pytest.mark.parametrize("save", [saved, saved_by_old_torch, saved_with_old_numpy])
+def test_a_released_file_of_agw(save, released, tmp_path):
+    (tmp_path / "agw.t").write_bytes(save(released))
+    model = AGW(CLASSES, backbone="resnet10")
+    found = load_weights(model, tmp_path / "agw.t")
+    assert (found.missing, found.unexpected, found.mismatched) == ((), (), ())
+    assert set(found.never_used) == COPIES
+    assert all(name in str(found) for name in COPIES)
+    found.require_same_network("agw.t")
+    assert same_state({**released["net"], **model.state_dict()}, released["net"])
+
+
+@pytest.mark.parametrize("content", ["whole", "net", "own", "wrapped"])
+def test_what_a_released_file_of_agw_holds(content, released):
+    model = AGW(CLASSES, backbone="resnet10")
+    given = {
+        "whole": released,
+        "net": released["net"],
+        "own": {name: value for name, value in released["net"].items() if name not in COPIES},
+        "wrapped": {"net": {f"module.{name}": value for name, value in released["net"].items()}},
+    }[content]
+    found = load_weights(model, given)
+    assert (found.missing, found.unexpected, found.mismatched) == ((), (), ())
+    assert set(found.never_used) == (set() if content == "own" else COPIES)
+    assert same_state({**released["net"], **model.state_dict()}, released["net"])
+
+
+def test_what_does_not_belong_to_agw_is_reported(released):
+    state = {**released["net"], "surplus": torch.zeros(1), "bottleneck.weight": torch.zeros(7)}
+    del state["NL_2.0.theta.bias"]
+    found = load_weights(AGW(CLASSES, backbone="resnet10"), {"net": state})
+    assert found.unexpected == ("surplus",)
+    assert found.missing == ("NL_2.0.theta.bias",)
+    assert found.mismatched == ("bottleneck.weight",)
+    assert set(found.never_used) == COPIES
+
+
+def test_a_checkpoint_of_the_other_network_is_refused(state, released):
+    with pytest.raises(UserError, match="no name in it belongs|unknown to this model"):
+        load_weights(network(), released).require_same_network("agw.t")
+    with pytest.raises(UserError, match="unknown to this model"):
+        load_weights(AGW(CLASSES, backbone="resnet10"), state).require_same_network("mcja.pth")
+
+
+def test_code_beside_the_weights_is_not_run(released, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return eval, ("1 / 0",)
+
+    torch.save({**released, "cmc": Trap()}, tmp_path / "agw.t")
+    with pytest.raises(UserError, match="only tensors and plain types are loaded"):
+        load_weights(AGW(CLASSES, backbone="resnet10"), tmp_path / "agw.t")
+    torch.save({**released, "cmc": np.array([Trap()], dtype=object)}, tmp_path / "agw.t")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_weights(AGW(CLASSES, backbone="resnet10"), tmp_path / "agw.t")
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +192,7 @@ REFUSED: dict[str, tuple[Callable[[State], bytes], str]] = {
     "whole numbers": (with_value(lambda v: v.int()), f"another shape or type of {NAME}"),
     "another shape": (with_value(lambda v: v[:5]), f"another shape or type of {NAME}"),
     "a larger backbone": (lambda s: saved(network(backbone="resnet18").state_dict()), "unknown to this model"),
-    "another mda_m": (lambda s: saved(network(mda_m=7).state_dict()), "(backbone, mda_m)"),
+    "another mda_m": (lambda s: saved(network(mda_m=7).state_dict()), "(model, backbone, mda_m"),
     "another network": (lambda s: saved(nn.Linear(2, 2).state_dict()), "no name in it belongs to this model"),
 }
 

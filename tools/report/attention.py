@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data.augment import normalise
 from data.datasets.images import read_image
+from models import Network
 from models.mda import MDA
 
 MAPS = 2  # shown per adapter
@@ -25,9 +26,9 @@ class Map(NamedTuple):
     heat: np.ndarray | None = None  # (h, w) 0 to 1, stretched over the image
 
 
-def load(paths: Sequence[Path], image_size: tuple[int, int]) -> Tensor:
+def load(paths: Sequence[Path], image_size: tuple[int, int], resize: str) -> Tensor:
     """(B, 3, H, W) uint8."""
-    return torch.stack([torch.from_numpy(read_image(path, image_size)) for path in paths])
+    return torch.stack([torch.from_numpy(read_image(path, image_size, resize)) for path in paths])
 
 
 def adapter_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> dict[str, Tensor]:
@@ -47,7 +48,7 @@ def adapter_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> dict[str
     }
 
 
-def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
+def match_maps(model: Network, images: Tensor, infrared: Tensor) -> Tensor:
     """Grad-CAM of the product of two embeddings, at the last stage of the backbone: (2, h, w), maximum 1.
 
     Bright places raise the product (Selvaraju et al., ICCV 2017). The embeddings are not normalised: the gradient of a
@@ -57,7 +58,7 @@ def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
         images: (2, 3, H, W) uint8.
         infrared: (2,) bool.
     """
-    with torch.enable_grad(), _outputs({"last": model.get_submodule("backbone.layer4")}) as found:
+    with torch.enable_grad(), _outputs({"last": model.last_stage}) as found:
         embeddings = model(normalise(images), infrared).float()
         (gradient,) = torch.autograd.grad((embeddings[0] * embeddings[1]).sum(), found["last"])
     weights = gradient.mean(dim=(2, 3), keepdim=True)
@@ -66,7 +67,12 @@ def match_maps(model: nn.Module, images: Tensor, infrared: Tensor) -> Tensor:
 
 
 def shown_maps(
-    model: nn.Module, paths: Mapping[str, Path], infrared: Sequence[bool], size: tuple[int, int], device: torch.device
+    model: Network,
+    paths: Mapping[str, Path],
+    infrared: Sequence[bool],
+    size: tuple[int, int],
+    resize: str,
+    device: torch.device,
 ) -> list[list[Map]]:
     """Per image: itself, its adapters' maps, and Grad-CAMs. The first image is the query.
 
@@ -75,8 +81,9 @@ def shown_maps(
     Args:
         paths: title -> image.
         size: (height, width) of the network's images in pixels.
+        resize: the filter of the resize, a name in ``RESIZES``.
     """
-    images, sides = load(list(paths.values()), size).to(device), torch.tensor(infrared, device=device)
+    images, sides = load(list(paths.values()), size, resize).to(device), torch.tensor(infrared, device=device)
     adapters = adapter_maps(model, images, sides)
     rows = []
     for number, title in enumerate(paths):
@@ -91,7 +98,7 @@ def shown_maps(
 
 
 def average_maps(
-    model: nn.Module, paths: Mapping[str, Sequence[Path]], size: tuple[int, int], device: torch.device
+    model: nn.Module, paths: Mapping[str, Sequence[Path]], size: tuple[int, int], resize: str, device: torch.device
 ) -> list[list[Map]]:
     """Per modality: the mean image, and the means of the adapters' maps; empty without adapters.
 
@@ -100,7 +107,7 @@ def average_maps(
     """
     rows = []
     for modality, chosen in paths.items():
-        images = load(chosen, size).to(device)
+        images = load(chosen, size, resize).to(device)
         sides = torch.full((len(images),), modality == "infrared", device=device)
         image = images.float().mean(dim=0).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
         means = {name: maps.mean(dim=0) for name, maps in adapter_maps(model, images, sides).items()}

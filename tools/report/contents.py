@@ -290,7 +290,7 @@ def mean_attention(run: Run, infrared: np.ndarray, device: torch.device) -> figu
         name: [run.root / path for path in paths[random.permutation(np.flatnonzero(side))[:AVERAGED]]]
         for name, side in (("infrared", infrared), ("visible", ~infrared))
     }
-    rows = average_maps(run.model, chosen, tuple(run.cfg.image_size), device)
+    rows = average_maps(run.model, chosen, tuple(run.cfg.image_size), run.cfg.resize, device)
     return figures.maps("attention_mean", "Attention of the adapters, mean over test images", rows) if rows else None
 
 
@@ -312,6 +312,7 @@ def look_at(run: Run, plain: Ranking, found: Sequence[Examples], device: torch.d
             {f"{title}\n{rank_lists.caption(features, p)}": run.root / features.paths[p] for title, p in shown.items()},
             [bool(np.isin(features.cameras[p], cameras)) for p in shown.values()],
             tuple(run.cfg.image_size),
+            run.cfg.resize,
             device,
         )
         name = f"looks_{what}_query" + (f"_{number + 1}" if what == "chosen" else "")

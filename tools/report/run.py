@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from configs import get_config
@@ -18,6 +17,7 @@ from data.datasets import DATASETS
 from engine import build_evaluator
 from engine.checkpoints import BEST, LAST
 from engine.report import METRICS
+from models import Network
 from tools.checkpoint import open_checkpoint
 from utils.features import Features
 from utils.protocols import Search
@@ -40,7 +40,7 @@ class Run:
     cfg: CfgNode
     results: dict  # content of results.json
     epochs: list[dict[str, float]]  # rows of metrics.csv; empty if the run only tested
-    model: nn.Module | None  # None if its checkpoint is gone and the features are saved
+    model: Network | None  # None if its checkpoint is gone and the features are saved
     features: Features
     protocol: tuple[Search, ...]
 
@@ -101,7 +101,7 @@ def open_run(folder: Path, name: str, data_root: Path | None, device: torch.devi
     return Run(name, folder, cfg, results, _read_epochs(folder / METRICS), model, features, protocol)
 
 
-def extract(cfg: CfgNode, model: nn.Module, device: torch.device) -> Features:
+def extract(cfg: CfgNode, model: Network, device: torch.device) -> Features:
     """The features of the test set, as testing extracts them."""
     evaluator = build_evaluator(cfg, build_dataset(cfg, "test"), device)
     with closing(evaluator):

@@ -47,7 +47,7 @@ class Embedder:
         """
         extractor = Extractor(
             images,
-            ImageFiles(images, self.cfg.image_size),
+            ImageFiles(images, self.cfg.image_size, resize=self.cfg.resize),
             self.device,
             batch_size=self.cfg.test_batch_size,
             num_workers=self.workers(len(images)),
