@@ -68,8 +68,9 @@ RULES: dict[str, Rule] = {
     "backbone_lr_factor": Rule(lambda value: 0 < value < math.inf, "a finite number > 0"),
     "padding_value": Rule(lambda value: 0 <= value <= 255, "between 0 and 255"),
     "hue_range": Rule(lambda value: 0 <= value <= 0.5, "between 0 and 0.5"),
-    "cutmix_area": Rule(
-        lambda area: len(area) == 2 and 0 <= area[0] <= area[1] <= 1, "[smallest, largest], both between 0 and 1"
+    **dict.fromkeys(
+        ("cutmix_area", "erase_area"),
+        Rule(lambda area: len(area) == 2 and 0 <= area[0] <= area[1] <= 1, "[smallest, largest], both between 0 and 1"),
     ),
     "mda_layers": Rule(lambda counts: len(counts) == 4 and min(counts) >= 0, "four numbers, each at least 0"),
     "mser_spectra": Rule(

@@ -80,5 +80,5 @@ def build_sampler(cfg: CfgNode, dataset: ReIDDataset, *, seed: int) -> EpochSamp
 
 def build_augment(cfg: CfgNode, *, seed: int) -> BatchAugment:
     colours = ("color_jitter", "vimc_wg", "vimc_cc", "vimc_sj", "vimc_p", "hue_range", "cutmix_region", "cutmix_area")
-    others = ("random_flip", "random_crop", "padding", "padding_value", "random_erase", "erase_p")
+    others = ("random_flip", "random_crop", "padding", "padding_value", "random_erase", "erase_p", "erase_area")
     return BatchAugment(**{key: cfg[key] for key in colours + others}, seed=seed)

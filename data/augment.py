@@ -20,7 +20,6 @@ NOTHING, HUE, GRAYSCALE, CUTMIX, SPECTRUM = range(5)  # kinds of colour change
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
-ERASE_AREA = (0.02, 0.30)  # area of the erased rectangle, as a fraction of the image
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # rectangles drawn per image; the first one that fits is taken
 CPU_CHUNK = 32  # images at a time on a CPU: fewer slow down several threads, more slow down one
@@ -70,6 +69,7 @@ class BatchAugment:
             ``full`` does not.
         random_flip, random_crop, random_erase: which of the standard augmentations are applied.
         erase_p: probability that a rectangle of an image is erased.
+        erase_area: smallest and largest such rectangle, as a fraction of the image.
         padding: pixels of padding before the crop.
         padding_value: grey level of the padding, 0 to 255.
         seed: the seed of the generator.
@@ -90,6 +90,7 @@ class BatchAugment:
         random_crop: bool = True,
         random_erase: bool = True,
         erase_p: float = 0.5,
+        erase_area: Sequence[float] = (0.02, 0.30),
         padding: int = 10,
         padding_value: int = PADDING_VALUE,
         seed: int = 0,
@@ -98,7 +99,7 @@ class BatchAugment:
             raise ValueError(f"unknown cutmix_region {cutmix_region!r}; choose from released, full")
         self.enabled = torch.tensor([True, color_jitter, vimc_wg, vimc_cc, vimc_sj])  # indexed by kind
         self.vimc_p, self.hue_range, self.erase_p = vimc_p, hue_range, erase_p
-        self.cutmix_area = cutmix_area
+        self.cutmix_area, self.erase_area = cutmix_area, erase_area
         self.swap_region = cutmix_region == "released"
         self.random_flip, self.random_crop, self.random_erase = random_flip, random_crop, random_erase
         self.padding, self.padding_value = padding, padding_value
@@ -129,7 +130,7 @@ class BatchAugment:
             factor=self._uniform(count),
             flip=(self._uniform(count) < 0.5) & self.random_flip,
             shift=self._integers(-self.padding, self.padding + 1, count, 2) * self.random_crop,
-            erase_box=self._draw_boxes(count, size, ERASE_AREA),
+            erase_box=self._draw_boxes(count, size, self.erase_area),
         )
         erased = (self._uniform(count) < self.erase_p) & self.random_erase
         return replace(parameters, erase_box=parameters.erase_box * erased[:, None])

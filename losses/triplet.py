@@ -80,7 +80,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def _released_weights(scores: Tensor, mask: Tensor) -> Tensor:
     masked = scores * mask
-    weights = torch.exp(scores - masked.amax(dim=1, keepdim=True)) * mask
+    exponents = (scores - masked.amax(dim=1, keepdim=True)).masked_fill(~mask, 0)  # the others could overflow
+    weights = torch.exp(exponents) * mask
     return weights / (weights.sum(dim=1, keepdim=True) + TINY)
 
 

@@ -83,6 +83,7 @@ strategy_cfg.hue_range = 0.2  # largest shift of color_jitter, as a fraction of 
 strategy_cfg.cutmix_region = "released"  # released (height and width swapped, as published) | full (the whole image)
 strategy_cfg.cutmix_area = [0.02, 0.33]  # smallest and largest rectangle of vimc_cc, as a fraction of the image
 strategy_cfg.erase_p = 0.5  # probability of random_erase
+strategy_cfg.erase_area = [0.02, 0.3]  # smallest and largest rectangle of random_erase, as a fraction of the image
 strategy_cfg.resize = "bilinear"  # bilinear | lanczos: filter (of Pillow) by which images are resized
 strategy_cfg.padding_value = 127  # grey level of the padding before the random crop, 0 to 255
 strategy_cfg.optimizer = "adam"  # adam | sgd (momentum 0.9, Nesterov)

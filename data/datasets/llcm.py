@@ -230,7 +230,13 @@ def _parse_line(line: str, index: Path, modality: Modality) -> Entry:
 
 
 def _check_labels(root: Path, listed: Mapping[Modality, Sequence[Entry]]) -> None:
-    """Raise ``UserError`` unless each identity has one label, and each label one identity."""
+    """Raise ``UserError`` unless identities have images of both modalities, and labels belong to one identity each."""
+    of_modality = {modality: {entry.identity for entry in entries} for modality, entries in listed.items()}
+    require([
+        f"{_index(root, 'train', modality)}: lists no image of identity {identity}, which the other modality has"
+        for modality, own in of_modality.items()
+        for identity in sorted(set().union(*of_modality.values()) - own)
+    ])  # fmt: skip
     label_of: dict[int, int] = {}
     identity_of: dict[int, int] = {}
     for modality, entries in listed.items():
@@ -250,7 +256,10 @@ def _read_test(root: Path, modality: Modality) -> list[Entry]:
     if folder.is_dir():
         found = [entry for identity in sorted(identities) for entry in _read_folders(folder, identity, modality)]
         if not found:
-            raise UserError(f"{folder}: holds no .jpg of the identities of {TEST_IDS}; unpack it again")
+            raise UserError(
+                f"{folder}: holds no .jpg of the identities of {TEST_IDS}; unpack it again, or remove it to use"
+                f" {index.name}"
+            )
         return found
     if not index.is_file():
         raise UserError(f"{folder}: no such folder, and no {index} to take its place; unpack LLCM again")
@@ -323,11 +332,14 @@ def _positions(images: ImageTable, root: Path, modality: Modality) -> list[np.nd
     """Positions of the test images of a modality: one array per identity and camera, in the protocol's order."""
     cameras = {camera + modality.offset for camera in modality.cameras}
     columns = (images.identities.tolist(), images.cameras.tolist(), images.paths.tolist())
+    given = int(np.isin(images.cameras, list(cameras)).sum())
     table = {
         (identity, camera, path.replace("\\", "/").rsplit("/", 1)[-1]): position
         for position, (identity, camera, path) in enumerate(zip(*columns, strict=True))
         if camera in cameras
     }
+    if len(table) < given:
+        raise UserError(f"{root}: {given - len(table)} of the given images are there twice; give each image once")
     expected = [entry[:3] for entry in _read_test(root, modality)]
     missing, foreign = set(expected) - table.keys(), table.keys() - set(expected)
     if missing:

@@ -114,6 +114,13 @@ def test_erase_p():
         assert erased.float().mean().item() == pytest.approx(p, abs=0.04)
 
 
+def test_erase_area():
+    boxes = drawn(erase_p=1.0, erase_area=[0.1, 0.12]).erase_box
+    share = (boxes[:, 2] * boxes[:, 3]).double() / (SIZE[0] * SIZE[1])
+    assert share[share > 0].min() > 0.07
+    assert share.max() < 0.15
+
+
 def test_cutmix_area():
     parameters = drawn(cutmix_area=[0.4, 0.5], cutmix_region="full")
     height, width = parameters.cutmix_box[:, 2:].unbind(dim=1)

@@ -125,3 +125,14 @@ def test_autocast_does_not_reach_them(name, dtype):
     with torch.autocast("cpu", dtype=dtype):
         assert torch.equal(NAMES[name](features, ids, infrared), expected)
     assert NAMES[name](features.to(dtype), ids, infrared).dtype == torch.float32
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("gap", [80.0, 95.0, 1000.0])
+def test_far_negatives_do_not_overflow(gap, exact):
+    """exp of a distance above 88 is infinite in float32; a masked infinity would be NaN."""
+    embeddings = torch.tensor([[0.0, 0], [1, 0], [gap, 0], [gap + 1, 0]], requires_grad=True)
+    loss = weighted_regularization_triplet(embeddings, torch.tensor([0, 0, 1, 1]), exact=exact)
+    loss.backward()
+    assert loss.isfinite()
+    assert embeddings.grad.isfinite().all()
