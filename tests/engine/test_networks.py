@@ -28,7 +28,6 @@ from tests.helpers.training import rows
 from tools import export
 from tools.report import attention
 from tools.score import main as score_main
-from tools.search.__main__ import main as search_main
 from utils.features import SPECTRA
 from utils.rerank import MSER
 from utils.run.errors import UserError
@@ -229,6 +228,9 @@ def test_saved_features_of_agw_are_scored(agw_run, regdb_root, tmp_path):
 
 
 def test_a_folder_is_searched_with_agw(agw_run, regdb_root, tmp_path):
+    pytest.importorskip("faiss")
+    from tools.search.__main__ import main as search_main
+
     gallery, query = regdb_root / "Visible", next((regdb_root / "Thermal").glob("*/*.bmp"))
     words = ["--checkpoint", agw_run / "best.pth", "--gallery", gallery, "--query", query, "--infrared", "--gpu", "cpu"]
     words += ["--cache", tmp_path / "cache", "--json", tmp_path / "out.json"]

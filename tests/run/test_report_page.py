@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -16,12 +15,17 @@ from PIL import Image
 
 from data.datasets import SYSU
 from models import MCJA
-from tools.report import __main__ as report
-from tools.report import attention, figures, ranking
 from utils.features import Features
 from utils.protocols import Search, mser_distances, plain_distances, score
 from utils.results import means, trials
 from utils.run.cli import run_program
+
+matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+pytest.importorskip("sklearn")
+
+from tools.report import __main__ as report  # noqa: E402
+from tools.report import attention, figures, ranking  # noqa: E402
 
 CPU = torch.device("cpu")
 
