@@ -251,7 +251,7 @@ def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):
 # --- skip_unreadable ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cache", ["none", "disk"])
+@pytest.mark.parametrize("cache", ["none", pytest.param("disk", marks=pytest.mark.faults)])
 def test_unreadable_training_images_are_left_out_and_named(cache, regdb, tmp_path):
     whole = RegDB(regdb, "train")
     command = arguments(

@@ -297,6 +297,7 @@ def test_features_of_other_images_are_refused(golden):
 # --- scoring --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults  # slow
 def test_mser_equals_the_loops_in_both_directions(llcm_root):
     dataset, random = LLCM(llcm_root, "test"), np.random.default_rng(0)
     values = {name: random.standard_normal((len(dataset), 6)) + dataset.identities[:, None] % 3 for name in SPECTRA}

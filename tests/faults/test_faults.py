@@ -230,6 +230,7 @@ def test_signals_to_a_process_and_its_loaders(number, expected_code, child_run, 
     assert_equal_runs(folder, child_run.folder)
 
 
+@pytest.mark.faults
 def test_loaders_end_when_their_run_is_killed(regdb_root, tmp_path):
     run = start(arguments(tmp_path, "regdb", regdb_root, num_workers="1"))
     wait_for("epoch_001.pth", tmp_path, run)

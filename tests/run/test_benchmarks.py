@@ -74,6 +74,7 @@ def test_a_report_of_the_step(tmp_path):
     assert row["images/s"] == pytest.approx(8 / row["seconds"])
 
 
+@pytest.mark.faults  # slow
 def test_a_report_of_short_trainings(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "cases", lambda device: [{"cache": "disk"}, {"cache": "device"}])
     small = ["backbone", "resnet10", "image_size", "(64,32)", "p_size", "2", "k_size", "4", "num_workers", "0"]

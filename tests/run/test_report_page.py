@@ -239,7 +239,8 @@ def test_the_page_is_self_contained_and_shows_the_results(page, whole_run):
     assert all(re.search(r'alt="[^"]+"', image) for image in images)
 
 
-@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.faults)])
+@pytest.mark.faults  # slow
+@pytest.mark.parametrize("runs", [1, 2])
 def test_figures_as_files(runs, sysu_run, whole_run, tmp_path):
     folder, out = tmp_path / "figures", tmp_path / "report.html"
     words = [str(run) for run in (sysu_run, whole_run)[:runs]]

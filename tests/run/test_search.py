@@ -435,6 +435,7 @@ def test_an_approximate_index_is_kept_until_the_images_change(words, gallery, qu
     assert new != file
 
 
+@pytest.mark.faults  # slow
 def test_a_report_of_the_benchmark(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "RENDERED", 5)
     monkeypatch.setattr(benchmark, "CENTRES", 100)
