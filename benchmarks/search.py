@@ -23,7 +23,7 @@ from configs import get_config
 from models import build_model
 from tools.search import nearest
 from tools.search.embedding import Embedder
-from tools.search.index import INDEX, FolderIndex, open_index
+from tools.search.index import FolderIndex, index_file, open_index
 from tools.synthetic import make_synthetic
 from utils.run.cli import Parser, run_program
 from utils.run.extras import optional_packages
@@ -78,7 +78,7 @@ def measure_folder(images: int, repeats: int, seed: int) -> Iterator[dict[str, o
 
         case = f"folder of {images:,} images"
         index, seconds = timed(update)
-        size = (cache / INDEX).stat().st_size / 2**30
+        size = index_file(cache, ("original",)).stat().st_size / 2**30
         yield {"case": case, "method": "embed", "seconds": seconds, "images/s": images / seconds, "file, GiB": size}
         yield {"case": case, "method": "open, nothing has changed", "seconds": timed(update)[1]}
         changed = [path for path in gallery.iterdir() if path.stem.endswith("00")]

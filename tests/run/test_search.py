@@ -33,7 +33,7 @@ from tools.search import index, nearest, page, searcher  # noqa: E402
 from tools.search.embedding import Embedder  # noqa: E402
 from utils.rerank import mser_distance  # noqa: E402
 from utils.run.cli import run_program  # noqa: E402
-from utils.run.errors import UserError  # noqa: E402
+from utils.run.errors import UnreadableImage, UserError  # noqa: E402
 
 CONFIG = """dataset: sysu
 backbone: resnet10
@@ -286,7 +286,7 @@ def test_a_stopped_program_keeps_what_it_has_saved(words, gallery, query, embedd
     assert [len(paths) for paths in embedded] == [5, 3, 1]
 
 
-def test_unreadable_images_are_named_left_out_and_not_tried_again(words, gallery, query, monkeypatch, capsys):
+def test_unreadable_images_are_named_left_out_and_tried_again(words, gallery, query, monkeypatch, capsys):
     (gallery / "text.jpg").write_text("no image")
     (gallery / "half.jpg").write_bytes(query.read_bytes()[:300])
     (gallery / "folder.png").mkdir()
@@ -310,9 +310,51 @@ def test_unreadable_images_are_named_left_out_and_not_tried_again(words, gallery
             next(line for line in warnings if "half.jpg: cannot be decoded as an image" in line),
             *(f"warning: {gallery / name}: not a file; left out" for name in names[2:]),
         ]
-    assert len(tried) == 18 + 2
+    assert len(tried) == 18 + 2 + 2
     shutil.copy(query, gallery / "text.jpg")
     assert search(words, "--query", query)[0]["results"][0]["path"] == str(gallery / "text.jpg")
+    (gallery / "half.jpg").unlink()
+    capsys.readouterr()
+    search(words, "--query", query)
+    assert "half.jpg" not in capsys.readouterr().out
+
+
+def test_an_error_that_passes_leaves_no_trace(words, query, monkeypatch):
+    """Such as too many open files: the intact images are back the next time."""
+    looks_infrared = index.looks_infrared
+
+    def fail(path: Path) -> bool:
+        raise UnreadableImage(f"{path}: cannot be decoded as an image (Too many open files)")
+
+    monkeypatch.setattr(index, "looks_infrared", fail)
+    with pytest.raises(UserError, match="can be read"):
+        search(words, "--query", query)
+    monkeypatch.setattr(index, "looks_infrared", looks_infrared)
+    assert len(search(words, "--query", query, "--results", 100)[0]["results"]) == 18
+
+
+def test_an_image_that_vanishes_meanwhile_is_left_out(words, gallery, query, monkeypatch):
+    modalities, removed = index.modalities, []
+
+    def remove_one(paths, **options):
+        looks = modalities(paths, **options)
+        if not removed:
+            paths[0].unlink()
+            removed.append(paths[0])
+        return looks
+
+    monkeypatch.setattr(index, "modalities", remove_one)
+    assert len(search(words, "--query", query, "--results", 100)[0]["results"]) == 17
+    assert removed
+
+
+def test_mser_and_plain_search_keep_an_index_each(words, query, embedded):
+    for more in ((), ("--mser",)):
+        search(words, "--query", query, *more)
+    embedded.clear()
+    for more in ((), ("--mser",)):
+        search(words, "--query", query, *more)
+    assert {len(paths) for paths in embedded} == {1}  # the queries
 
 
 # --- hostile input on the command line --------------------------------------------------------------------------------
@@ -627,6 +669,5 @@ def test_the_server_listens_on_this_computer_only():
     with page.listen(0) as listening:
         host, port = listening.getsockname()
         assert host == "127.0.0.1"
-        listening.listen()
         with pytest.raises(UserError, match=f"--port: {port} cannot be used"):
             page.listen(port)

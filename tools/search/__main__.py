@@ -13,7 +13,7 @@ from engine.device import select_device
 from tools.rank_list import FORMATS
 from tools.search import nearest
 from tools.search.embedding import Embedder
-from tools.search.index import cache_folder, open_index, printable
+from tools.search.index import cache_folder, locked, open_index, printable
 from tools.search.searcher import Query, Result, Searcher, open_query
 from utils.rank_lists import Shown, draw
 from utils.run.cli import Parser, run_program
@@ -96,7 +96,8 @@ def open_searcher(arguments: argparse.Namespace) -> Searcher:
     cache = cache_folder(arguments.cache, arguments.gallery, embed.digest)
     index = open_index(arguments.gallery, embed, cache, mser.spectra if mser else ("original",))
     kind = nearest.kind_for(len(index.images)) if arguments.index == "auto" else arguments.index
-    approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
+    with locked(cache):
+        approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
     infrared = int(index.images.infrared.sum())
     print(
         f"gallery: {infrared:,} infrared and {len(index.images) - infrared:,} visible images (guessed from their"

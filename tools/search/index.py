@@ -2,8 +2,8 @@
 
 An image is embedded again if its size, its time of modification or its time of change differs. The time of change
 counts too, because copying and unpacking restore the time of modification, and many images have the same size.
-Another checkpoint or configuration has an index of its own. Images that cannot be read are remembered, too, and not
-tried again until they change.
+Another checkpoint or configuration has an index of its own, and so has another set of spectra. Images that cannot be
+read are tried again the next time.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +28,10 @@ from utils.features import SPECTRA
 from utils.run.errors import UnreadableImage, UserError, reason
 from utils.run.files import FolderLock, write_atomically
 
-INDEX = "index.npz"
-FORMAT = 1  # version of the file; increase it when its content changes
+FORMAT = 2  # version of the file; increase it when its content changes
 CHUNK = 4096  # images that are embedded at a time
 SAVE_SECONDS = 600  # a stopped program loses at most the embeddings of this time
+ATTEMPTS = 3  # to embed images while others vanish
 MAX_WARNINGS = 20  # unreadable images that are named; the others are counted
 
 
@@ -66,7 +66,7 @@ class FolderIndex:
 
     digest: str  # of the Embedder
     images: Rows
-    unreadable: dict[str, tuple[State, str]]  # path -> state and reason
+    unreadable: dict[str, str] = field(default_factory=dict)  # path -> reason; not saved
     stamp: str = field(default_factory=lambda: uuid.uuid4().hex)  # differs for each content
 
     def save(self, path: Path) -> None:
@@ -78,7 +78,6 @@ class FolderIndex:
             "paths": images.paths,
             "states": images.states,
             "infrared": images.infrared,
-            "unreadable": np.array(json.dumps(self.unreadable)),
             **images.spectra,
         }
         write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # see Features.save
@@ -93,10 +92,8 @@ class FolderIndex:
                     return None
                 spectra = {name: arrays[name] for name in SPECTRA if name in arrays}
                 images = Rows(arrays["paths"], arrays["states"], arrays["infrared"], spectra)
-                unreadable = json.loads(arrays["unreadable"].item())
             _require_consistent(images)
-            unreadable = {name: (State(*state), why) for name, (state, why) in unreadable.items()}
-            return cls(digest, images, unreadable, header["stamp"])
+            return cls(digest, images, stamp=header["stamp"])
         except FileNotFoundError:
             return None
         except Exception as error:  # numpy and zipfile raise errors of many types for a damaged file
@@ -108,7 +105,7 @@ def open_index(gallery: Path, embed: Embedder, cache: Path, spectra: Sequence[st
     """The index of the folder ``gallery``, updated and kept in the folder ``cache``.
 
     Args:
-        spectra: that are needed at least; those that are kept already are updated, too.
+        spectra: that are needed.
 
     Raises:
         UserError: there is no readable image, another process updates the index, or it cannot be written.
@@ -118,15 +115,19 @@ def open_index(gallery: Path, embed: Embedder, cache: Path, spectra: Sequence[st
     except OSError as error:
         raise UserError(f"--cache: {cache} cannot be made ({error.strerror})") from None
     with locked(cache):
-        old = FolderIndex.load(cache / INDEX, embed.digest)
-        if old and not set(spectra) <= old.images.spectra.keys():
-            old = None
+        file = index_file(cache, spectra)
+        old = FolderIndex.load(file, embed.digest)
         found = {path: file_state(gallery / path) for path in list_images(gallery)}
-        index = updated(old, found, gallery, embed, cache, spectra)
+        index = updated(old, found, gallery, embed, file, spectra)
     _warn_of_unreadable(index, gallery)
     if not len(index.images):
         raise UserError(f"{gallery}: none of its {len(found)} images can be read")
     return index
+
+
+def index_file(cache: Path, spectra: Sequence[str]) -> Path:
+    """The file that keeps the index with these spectra."""
+    return cache / f"{'-'.join(spectra)}.npz"
 
 
 def updated(
@@ -134,25 +135,25 @@ def updated(
     found: dict[str, State],
     gallery: Path,
     embed: Embedder,
-    cache: Path,
+    file: Path,
     spectra: Sequence[str],
 ) -> FolderIndex:
-    """The index of the images ``found``: what has not changed is taken from ``old``, the others are embedded."""
+    """The index of the images ``found``: what has not changed is taken from ``old``, the others are embedded.
+
+    Args:
+        file: keeps the index.
+    """
     parts: list[Rows] = []
-    unreadable: dict[str, tuple[State, str]] = {}
+    unreadable: dict[str, str] = {}
     current: set[str] = set()
+    same: list[bool] = []
     if old:
         states = map(State._make, old.images.states.tolist())
         same = [found.get(path) == state for path, state in zip(old.images.paths.tolist(), states, strict=True)]
-        unreadable = {path: entry for path, entry in old.unreadable.items() if found.get(path) == entry[0]}
-        if all(same) and len(old.images) + len(unreadable) == len(found):
-            print(f"index: {len(old.images):,} images, none has changed ({cache})", flush=True)
-            return old
         parts.append(old.images.take(np.flatnonzero(same)))
         current.update(parts[0].paths.tolist())
-        spectra = list(old.images.spectra)
-    new = [path for path in found if path not in current and path not in unreadable]
-    print(f"index: {len(current):,} images kept, {len(new):,} to embed ({cache})", flush=True)
+    new = [path for path in found if path not in current]
+    print(f"index: {len(current):,} images kept, {len(new):,} to embed ({file})", flush=True)
     saved = time.monotonic()
     with tqdm(total=len(new), desc="embed", unit=" images", leave=False, disable=None) as bar:
         for start in range(0, len(new), CHUNK):
@@ -162,19 +163,33 @@ def updated(
             unreadable |= problems
             bar.update(len(chunk))
             if time.monotonic() - saved > SAVE_SECONDS:
-                FolderIndex(embed.digest, joined(parts), unreadable).save(cache / INDEX)
+                FolderIndex(embed.digest, joined(parts)).save(file)
                 saved = time.monotonic()
+    if old and all(same) and len(parts) == 1:  # nothing was added or removed: the search index stays valid
+        return replace(old, unreadable=unreadable)
     index = FolderIndex(embed.digest, joined(parts), unreadable)
-    index.save(cache / INDEX)
+    index.save(file)
     return index
 
 
 def embed_files(
     gallery: Path, paths: list[str], states: dict[str, State], embed: Embedder, spectra: Sequence[str]
-) -> tuple[Rows | None, dict[str, tuple[State, str]]]:
-    """The rows of the readable images (None if there is none), and the reasons of the others."""
+) -> tuple[Rows | None, dict[str, str]]:
+    """The rows of the readable images (None if there is none), and the reasons of the others.
+
+    Images are decoded twice, for their modality and for their embedding, and may vanish in between.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with suppress(UnreadableImage):
+            return _embed_files(gallery, paths, states, embed, spectra)
+    return _embed_files(gallery, paths, states, embed, spectra)
+
+
+def _embed_files(
+    gallery: Path, paths: list[str], states: dict[str, State], embed: Embedder, spectra: Sequence[str]
+) -> tuple[Rows | None, dict[str, str]]:
     looks = modalities([gallery / path for path in paths], num_workers=embed.workers(len(paths)))
-    problems = {path: (states[path], look) for path, look in zip(paths, looks, strict=True) if isinstance(look, str)}
+    problems = {path: look for path, look in zip(paths, looks, strict=True) if isinstance(look, str)}
     readable = [path for path in paths if path not in problems]
     if not readable:
         return None, problems
@@ -266,7 +281,7 @@ def _require_consistent(images: Rows) -> None:
 
 
 def _warn_of_unreadable(index: FolderIndex, gallery: Path) -> None:
-    for path, (_, why) in list(index.unreadable.items())[:MAX_WARNINGS]:
+    for path, why in list(index.unreadable.items())[:MAX_WARNINGS]:
         print(f"warning: {printable(str(gallery / path))}: {why}; left out")
     more = len(index.unreadable) - MAX_WARNINGS
     if more > 0:

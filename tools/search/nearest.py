@@ -90,12 +90,15 @@ def open_nearest(kind: str, embeddings: np.ndarray, cache: Path, stamp: str) -> 
     path = cache / f"{kind}-{stamp}.faiss"
     if path.is_file():
         try:
-            return faiss.read_index(str(path))
+            index = faiss.read_index(str(path))
+            if (index.ntotal, index.d) == embeddings.shape:
+                return index
         except RuntimeError as error:
             print(f"{path}: damaged ({reason(error)}); built again")
     print(f"building the {kind} index of {len(embeddings):,} images", flush=True)
     index = build(kind, embeddings)
-    for outdated in cache.glob(f"{kind}-*.faiss"):
-        outdated.unlink(missing_ok=True)
+    for outdated in cache.glob("*.faiss"):
+        if stamp not in outdated.name:
+            outdated.unlink(missing_ok=True)
     write_atomically(path, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
     return index

@@ -36,6 +36,7 @@ HOST = "127.0.0.1"
 HOSTS = [HOST, "localhost"]  # host names of requests; a foreign name may have been pointed to this address
 MAX_BYTES = 10 * 2**20  # of an upload
 MAX_CONNECTIONS = 32
+DECODED = 2  # images of the gallery that are decoded at a time; a large one takes some 100 MB
 SHOWN = (256, 128)  # (height, width) of the gallery's images, in pixels
 FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 HEADERS = {
@@ -55,6 +56,7 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise UserError(f"--port: {port} cannot be used ({error.strerror}); give another one") from None
@@ -81,7 +83,8 @@ def make_app(searcher: Searcher, *, infrared: bool | None, results: int) -> Fast
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
     app.exception_handler(HTTPException)(lambda request, error: PlainTextResponse(error.detail, error.status_code))
     app.exception_handler(RequestValidationError)(lambda request, error: PlainTextResponse("not a valid request", 400))
-    one_at_a_time = threading.Lock()  # one image is decoded and embedded at a time
+    one_at_a_time = threading.Lock()  # one upload is decoded and embedded at a time
+    few_at_a_time = threading.Semaphore(DECODED)
     proposed = next(name for name, value in INFRARED.items() if value == infrared)
 
     for route, name in FILES.items():
@@ -94,7 +97,8 @@ def make_app(searcher: Searcher, *, infrared: bool | None, results: int) -> Fast
 
     @app.get("/images/{position}")
     def image(position: int) -> Response:
-        return Response(gallery_image(searcher, position), media_type="image/jpeg")
+        with few_at_a_time:
+            return Response(gallery_image(searcher, position), media_type="image/jpeg")
 
     @app.post("/search")
     async def search(request: Request, modality: Modality = "guess") -> JSONResponse:
@@ -180,7 +184,10 @@ def gallery_image(searcher: Searcher, position: int) -> bytes:
     """
     if not 0 <= position < len(searcher.images):
         raise HTTPException(404, "no such image")
-    path = (searcher.gallery / searcher.images.paths[position]).resolve()
+    try:
+        path = (searcher.gallery / searcher.images.paths[position]).resolve()
+    except (OSError, RuntimeError):  # links in a loop
+        raise HTTPException(404, "the image is gone or damaged") from None
     if not path.is_relative_to(searcher.gallery.resolve()):  # a link to elsewhere
         raise HTTPException(403, "the image is not inside the gallery's folder")
     try:
