@@ -240,6 +240,7 @@ def test_only_a_run_without_a_model_is_removed(error, kept, stays, tmp_path):
     assert folder.exists() == stays
 
 
+@pytest.mark.faults  # slow
 def test_an_unreadable_image_leaves_no_half_cache(regdb, tmp_path):
     path = first_of(regdb, "train")
     path.write_bytes(b"")

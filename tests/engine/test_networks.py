@@ -99,6 +99,7 @@ def test_extraction_gives_each_image_its_modality(model, regdb_root):
     assert found.keys() == {f"{setting}{end}" for setting in SETTINGS["regdb"] for end in ("", "/mser")}
 
 
+@pytest.mark.faults  # slow
 def test_a_step_is_one_graph_for_every_mix_of_modalities(model):
     torch._dynamo.reset()
     graphs = []
@@ -123,6 +124,7 @@ def test_mixed_precision_is_near_float32(model):
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 0.05
 
 
+@pytest.mark.faults  # slow
 def test_an_exported_network_takes_the_modality_if_it_needs_it(tmp_path):
     """MCJA's export is tested in test_export.py."""
     deployed = export.Deployed(build_model(configured("agw", tmp_path)).eval()).eval()
@@ -227,6 +229,7 @@ def test_saved_features_of_agw_are_scored(agw_run, regdb_root, tmp_path):
         assert scored[setting] == pytest.approx(metrics, abs=1e-6)
 
 
+@pytest.mark.faults  # slow
 def test_a_folder_is_searched_with_agw(agw_run, regdb_root, tmp_path):
     pytest.importorskip("faiss")
     from tools.search.__main__ import main as search_main

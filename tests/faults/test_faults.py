@@ -176,6 +176,7 @@ def kill_and_continue(run: Process, folder: Path, child_run: ChildRun) -> None:
     assert_equal_runs(folder, child_run.folder)
 
 
+@pytest.mark.faults  # slow
 def test_a_killed_run_continues(child_run, regdb_root, tmp_path):
     run = start(arguments(tmp_path, "regdb", regdb_root))
     kill_and_continue(run, wait_for("epoch_001.pth", tmp_path, run), child_run)

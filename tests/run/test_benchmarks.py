@@ -43,6 +43,7 @@ def test_with_run_nothing_is_installed(words, set_up):
     assert ("pip" in done.stdout) == set_up
 
 
+@pytest.mark.faults  # slow
 def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     child = "import subprocess; subprocess.run(['sh', '-c', 'echo $$; sleep 60; true'])"
     parts = [
