@@ -43,8 +43,8 @@ class Search:
     galleries: dict[str, tuple[np.ndarray, ...]]  # setting -> one array of indices into `pool` per trial
     neighbours: str  # MSER: "queries" or "all", see utils.rerank.mser_distance
     reverse: str | None = None  # the setting with queries and gallery pool exchanged, if any
-    # Gallery images that are ignored: "camera", all from the query's own location; "identity_and_camera", those of the
-    # query's identity from there.
+    # Which gallery images from the query's own location are ignored: "camera", all of them; "identity_and_camera", only
+    # those of the query's identity.
     exclude: str = "camera"
     infrared_queries: bool = True  # else the queries are visible and the gallery pool is infrared
 

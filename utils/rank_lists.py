@@ -14,7 +14,7 @@ from utils.run.errors import UserError, reason
 
 HEIGHT, WIDTH = 128, 64  # of an image, in pixels
 MARGIN, GAP, FRAME = 8, 24, 3  # in pixels: around an image, between query and results, width of a frame
-CAPTION = 14  # height of a line of a caption in pixels
+CAPTION = 14  # height of a caption in pixels
 # blue and orange of Okabe and Ito, told apart with every kind of colour blindness
 CORRECT, WRONG, WHITE, GREY = (0, 114, 178), (213, 94, 0), (255, 255, 255), (60, 60, 60)
 
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
     """An image of a rank list. The frame is solid blue if it is correct, dashed orange if it is wrong, else grey."""
 
     path: Path
-    caption: str = ""  # short lines below the image
+    caption: str = ""  # one short line below the image
     correct: bool | None = None  # None for queries, and for results whose identity is not known
 
 
@@ -91,8 +91,8 @@ def draw(rows: Sequence[Sequence[Shown]]) -> Image.Image:
     Raises:
         UserError: an image cannot be read.
     """
-    columns, lines = max(map(len, rows)), max(shown.caption.count("\n") + 1 for row in rows for shown in row)
-    step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN + CAPTION * lines
+    columns = max(map(len, rows))
+    step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN + CAPTION
     picture = Image.new("RGB", (columns * step_x + GAP, len(rows) * step_y), WHITE)
     for row, images in enumerate(rows):
         for column, shown in enumerate(images):
@@ -115,5 +115,4 @@ def _paste(picture: Image.Image, shown: Shown, left: int, top: int) -> None:
         for edge in (box[0], box[2] - FRAME + 1):
             pen.rectangle((edge, top + offset, edge + FRAME - 1, top + offset + 5), fill=WHITE)
     middle = (left + WIDTH / 2, top + HEIGHT + FRAME + 3)
-    font = ImageFont.load_default(11)
-    pen.multiline_text(middle, shown.caption, fill=GREY, font=font, anchor="ma", align="center", spacing=2)
+    pen.text(middle, shown.caption, fill=GREY, font=ImageFont.load_default(11), anchor="ma")

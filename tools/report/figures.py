@@ -18,7 +18,8 @@ from utils.rank_lists import Shown
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
 # told apart with every kind of colour blindness, and dark and bright enough for both themes (tests check it)
-PALETTE = BLUE, ORANGE, OLIVE, VIOLET, BROWN, INDIGO = "#007ab8", "#c96500", "#949460", "#a173ff", "#946069", "#6040ff"
+PALETTE = ("#007ab8", "#c96500", "#949460", "#a173ff", "#946069", "#6040ff")
+BLUE, ORANGE = PALETTE[:2]
 DASHES = ("-", "--")
 MARKERS = ("o", "s", "^", "D", "v")  # one less than colours: the pair repeats after 30 lines
 LEGEND_LINE = 0.16  # height of a line of a legend, in inches

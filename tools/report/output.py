@@ -13,7 +13,7 @@ from PIL import Image
 
 from tools.report.figures import Drawing, style
 from utils.rank_lists import HEIGHT, WIDTH
-from utils.run.errors import UserError
+from utils.run.errors import UserError, reason
 from utils.run.files import write_atomically
 
 # colours that no figure uses; in the page they become those of its theme
@@ -104,7 +104,7 @@ def thumbnail(path: Path) -> str:
     try:
         with Image.open(path) as image:
             image.convert("RGB").resize((WIDTH, HEIGHT)).save(buffer, "JPEG", quality=QUALITY)
-    except OSError as error:
-        why = error.strerror or error
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
+        why = getattr(error, "strerror", None) or reason(error)
         raise UserError(f"{path}: {why}; if the data set has moved, give --data-root") from None
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -72,7 +72,7 @@ def search(
         return list(zip(*found, strict=True))
     results = []
     for query, candidates in zip(queries, index.search(queries, count)[1], strict=True):
-        candidates = candidates[candidates >= 0]  # -1 fills up
+        candidates = candidates[candidates >= 0]  # -1 stands where too few images were found
         scores = embeddings[candidates] @ query
         order = np.argsort(-scores, kind="stable")
         results.append((scores[order], candidates[order]))
