@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.datasets import SYSU
+from data.datasets import DATASETS, LLCM, SYSU
+from data.datasets.base import ReIDDataset
 from models import MCJA
 from utils.features import Features
 from utils.protocols import Search, mser_distances, plain_distances, score
@@ -25,29 +26,35 @@ pytest.importorskip("jinja2")
 pytest.importorskip("sklearn")
 
 from tools.report import __main__ as report  # noqa: E402
-from tools.report import attention, figures, ranking  # noqa: E402
+from tools.report import attention, contents, figures, ranking  # noqa: E402
+from tools.report.run import open_run  # noqa: E402
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def sysu_run(sysu_root, tmp_path_factory) -> Path:
-    """A run that only tested, on the synthetic SYSU-MM01: random features, no model, a hostile name."""
-    folder = tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(1)>"
+def make_run(folder: Path, dataset: ReIDDataset, **variants: str) -> Path:
+    """Make the folder of a run that only tested: no model, and random features that are alike within an identity."""
     folder.mkdir(parents=True)
-    dataset = SYSU(sysu_root, "test")
     random = np.random.default_rng(0)
     centres = random.standard_normal((600, 8), dtype=np.float32)[dataset.identities]
     vectors = centres + random.standard_normal((len(dataset), 8), dtype=np.float32)
     features = Features(dataset.paths, dataset.identities, dataset.cameras, {"original": vectors})
     features.save(folder / "features.npz")
-    (folder / "config.yml").write_text(f"dataset: sysu\nprefix: run\ndata_root: {sysu_root}\n")
-    results = score(features, SYSU.protocol(features, sysu_root))
+    name = next(name for name, kind in DATASETS.items() if isinstance(dataset, kind))
+    keys = {"dataset": name, "prefix": "run", "data_root": str(dataset.root), **variants}
+    (folder / "config.yml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    results = score(features, dataset.chosen_protocol(features, dataset.root, variants))
     content = {"results": means(results), "trials": trials(results)}
     (folder / "results.json").write_text(
         json.dumps({**content, "last": content, "seed": 5, "versions": {"torch": "2"}})
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def sysu_run(sysu_root, tmp_path_factory) -> Path:
+    """A run on the synthetic SYSU-MM01 with a hostile name."""
+    return make_run(tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(1)>", SYSU(sysu_root, "test"))
 
 
 @pytest.fixture(scope="session")
@@ -364,6 +371,17 @@ def test_reversed_rankings_are_those_of_the_reverse_setting(regdb_case):
         expected = results[f"visible_to_infrared{suffix}"].mean
         assert 100 * ranked.cmc[0] == pytest.approx(expected.rank1, abs=1e-9)
         assert 100 * np.nanmean(ranked.precision) == pytest.approx(expected.mAP, abs=1e-9)
+
+
+def test_trials_with_queries_of_their_own_are_joined(llcm_root, tmp_path):
+    """LLCM's released search has other queries in each trial. Its CMC is the mean over all of them, as in scoring."""
+    folder = make_run(tmp_path / "run", LLCM(llcm_root, "test"), llcm_visible_search="released")
+    run = open_run(folder, "run", None, CPU)
+    ranked = contents.rank_run(run, CPU)["visible_to_infrared_released"]["plain"]
+    expected = run.results["results"]["visible_to_infrared_released"]
+    assert len(ranked.trials) == 10
+    assert 100 * ranked.cmc[0] == pytest.approx(expected["rank1"], abs=1e-9)
+    assert 100 * ranked.cmc[9] == pytest.approx(expected["rank10"], abs=1e-9)
 
 
 def test_the_nearest_image_is_the_first_result(sysu_case, rankings):

@@ -131,33 +131,36 @@ def report_of(runs: list[Run], device: torch.device, folder: Path | None, querie
         rows=sorted(rows, key=lambda row: order.index(row.setting)),
         different=different_keys(runs),
         curves=[output.picture(drawing) for drawing in figures.curves(runs)],
-        cmc=[
-            output.picture(
-                figures.cmc_curves(
-                    setting,
-                    [
-                        (run.name if several else "", of_run[setting])
-                        for run, of_run in zip(runs, rankings, strict=True)
-                        if setting in of_run
-                    ],
-                )
-            )
-            for setting in dict.fromkeys(setting for of_run in rankings for setting in of_run)
-        ],
+        cmc=[output.picture(drawing) for drawing in cmc_curves(runs, rankings)],
         parts=parts,
     )
 
 
+def cmc_curves(runs: Sequence[Run], rankings: Sequence[dict[str, dict[str, Ranking]]]) -> Iterator[figures.Drawing]:
+    """One figure per setting, with the curves of all runs that have it."""
+    names = [run.name if len(runs) > 1 else "" for run in runs]
+    for setting in dict.fromkeys(setting for of_run in rankings for setting in of_run):
+        of_setting = [
+            (name, of_run[setting]) for name, of_run in zip(names, rankings, strict=True) if setting in of_run
+        ]
+        yield figures.cmc_curves(setting, of_setting)
+
+
 def rank_run(run: Run, device: torch.device) -> dict[str, dict[str, Ranking]]:
-    """The rankings of each setting: ``plain``, and ``MSER`` if the run used it."""
+    """The rankings of each setting: ``plain``, and ``MSER`` if the run used it.
+
+    A setting that several searches have gets the trials of all of them, as in scoring.
+    """
     found: dict[str, dict[str, Ranking]] = {}
     for search in run.protocol:
         kinds = {"plain": plain_distances(run.features, search, device)}
         if run.mser:
             kinds["MSER"] = mser_distances(run.features, search, run.mser, device)
         for setting in search.settings:
-            rankings = {name: rank(run.features, search, setting, kind, device) for name, kind in kinds.items()}
-            found.setdefault(setting, rankings)
+            of_setting = found.setdefault(setting, {})
+            for name, kind in kinds.items():
+                ranking = rank(run.features, search, setting, kind, device)
+                of_setting[name] = of_setting[name].joined(ranking) if name in of_setting else ranking
     for setting, rankings in found.items():
         plain = rankings["plain"]
         precision = [np.nanmean(average) for average in plain.precisions]
@@ -167,7 +170,7 @@ def rank_run(run: Run, device: torch.device) -> dict[str, dict[str, Ranking]]:
 
 def result_rows(run: Run) -> Iterator[Row]:
     """The results of the best model, and of the last one if it differs."""
-    models = {"best": run.results, "last": run.results.get("last", run.results)}
+    models = {"best": run.results, "last": run.results["last"]}
     if models["last"]["trials"] == run.results["trials"]:
         models = {"best": run.results} if run.epochs else {"tested": run.results}
     for model, content in models.items():

@@ -60,6 +60,10 @@ class Ranking:
         """Rank of the query's identity in the first trial: (Nq,), 0 without a match."""
         return self.trials[0].identity
 
+    def joined(self, other: "Ranking") -> "Ranking":
+        """This ranking with the trials of another one, whose queries may differ."""
+        return replace(self, trials=self.trials + other.trials, nearest=self.nearest + other.nearest)
+
     def results(self, query: int) -> np.ndarray:
         """Positions in the features of the ranked images of a query, the nearest first, in the first trial."""
         query_keys, gallery_keys = self.keys
