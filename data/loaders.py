@@ -1,5 +1,6 @@
 """Data loaders: training batches, and images in a given order."""
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -101,8 +102,14 @@ class ProcessLoader(DataLoader):
     def close(self) -> None:
         """End the workers now; if the garbage collector ends them, it may take 5 s for each."""
         iterator, self._iterator = self._iterator, None
-        if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            iterator._shutdown_workers()
+        if not isinstance(iterator, _MultiProcessingDataLoaderIter):
+            return
+        if any(worker.exitcode is not None for worker in iterator._workers):
+            # one was killed, perhaps while it held a lock of this event; to set the event would then wait for ever
+            iterator._workers_done_event = multiprocessing.Event()
+            for worker in iterator._workers:
+                worker.kill()
+        iterator._shutdown_workers()
 
 
 @contextmanager

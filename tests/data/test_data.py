@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_loaders_give_what_the_sampler_lists(sysu_root, workers):
             assert batch.images.shape == (8, 3, *SIZE)
     ordered = ordered_loader(dataset, source, [5, 3, 9], batch_size=2, num_workers=workers, pin_memory=False)
     assert [batch.indices.tolist() for batch in ordered] == [[5, 3], [9]]
+
+
+def test_closing_does_not_wait_for_a_lock_of_a_killed_worker(sysu_root):
+    dataset = SYSU(sysu_root, "train")
+    positions = list(range(8))
+    loader = ordered_loader(
+        dataset, ImageFiles(dataset, SIZE), positions, batch_size=2, num_workers=2, pin_memory=False
+    )
+    next(iter(loader))
+    iterator = loader._iterator
+    iterator._workers_done_event._cond.acquire()  # as if the worker were killed while it looked at the event
+    iterator._workers[0].kill()
+    iterator._workers[0].join()
+    closing = threading.Thread(target=loader.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert not iterator._workers[1].is_alive()
 
 
 def test_summary(sysu_root):
