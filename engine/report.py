@@ -20,7 +20,7 @@ from utils.run.logs import IN_BAR
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.csv"
+METRICS_FILE = "metrics.csv"
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 SLOW_DATA = 0.1  # share of the time waited for images above which the log has a hint
 CSV_FIELDS = ("epoch", "lr", "seconds", "images_per_second", "data_wait", "cls_acc", *LOSSES, *TrialScore._fields)

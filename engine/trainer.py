@@ -14,7 +14,7 @@ from engine.data_wait import DataWait
 from engine.evaluator import Evaluation
 from engine.finite import FiniteLoss
 from engine.progress import Pace, Progress
-from engine.report import METRICS, Report, write_rows
+from engine.report import METRICS_FILE, Report, write_rows
 from engine.state import OptimizerState, RandomStates, States, Threads
 from engine.step import Training, build_step
 from utils.results import TrialScore
@@ -125,7 +125,7 @@ class Trainer:
             save_state(progress.best.weights, self.folder / BEST)
         else:
             (self.folder / BEST).unlink(missing_ok=True)
-        write_rows(self.folder / METRICS, progress.rows)
+        write_rows(self.folder / METRICS_FILE, progress.rows)
 
     def set_learning_rate(self) -> None:
         rate = self.schedule.learning_rate(self.progress.epoch)
@@ -236,7 +236,7 @@ class Trainer:
         keep_recent(self.training.model, self.folder, self.progress.epoch)
         self.progress.end_epoch(row)
         self.data_wait.reset()
-        write_rows(self.folder / METRICS, self.progress.rows)
+        write_rows(self.folder / METRICS_FILE, self.progress.rows)
 
     def save(self) -> None:
         self.states.save(self.progress.iteration)

@@ -1,9 +1,12 @@
 """Run folders (new, inside ``output_dir``, locked), their log and the errors of a program."""
 
+import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +17,10 @@ from hypothesis import strategies as st
 from configs import get_config
 from main import parse_arguments
 from utils.run.cli import run_program
-from utils.run.errors import UserError
+from utils.run.errors import Stopped, UserError
 from utils.run.files import FolderLock, write_text
 from utils.run.folder import make_folder
+from utils.run.interruption import Interruption
 from utils.run.logs import set_up_logging
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +93,30 @@ def test_bytes_that_are_not_utf8_are_written_as_escapes(tmp_path):
     """A command line may contain any bytes, and results.md shows it."""
     write_text(tmp_path / "results.md", "--desc \udcff é")
     assert (tmp_path / "results.md").read_text(encoding="utf-8") == "--desc \\udcff é"
+
+
+def test_signals_at_the_same_time_count_as_one(monkeypatch):
+    """A scheduler signals each process of a job, and the program that started this one may send the signal on."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    interruption = Interruption()
+    with interruption.noted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        now += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.received == signal.SIGTERM
+        now += 2
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("utils.run.files.fcntl.lockf", lockf)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\)"):
+        FolderLock(tmp_path)
 
 
 def test_a_folder_is_locked_until_its_process_ends(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import yaml
 
 from configs import get_config
 from main import parse_arguments as main_arguments
+from tests.helpers.limits import within
 from tests.helpers.runs import arguments
 from tools.sweep.__main__ import gpu_slots, main, parse_arguments
-from tools.sweep.jobs import Watch, build_executor
+from tools.sweep.jobs import Running, Watch, build_executor
 from tools.sweep.plan import folder_name, read_sweep
+from tools.sweep.program import MainProgram
 from tools.sweep.table import CSV_FIELDS, Record, Table, collect, csv_text, paired_difference, read_csv, write_tables
 from utils.results import TrialScore
 from utils.run.cli import run_program
@@ -183,6 +186,7 @@ def test_a_name_that_begins_with_a_dash_is_no_option_of_the_run(tmp_path):
 def test_folder_names():
     assert folder_name("all − MDA (5)") == "all-MDA-5"
     assert folder_name("../x") == "x"
+    assert len(folder_name("名" * 90).encode()) <= 100  # bytes, as file systems count
 
 
 def test_slurm_options(tmp_path, monkeypatch):
@@ -248,6 +252,98 @@ def test_on_slurm_all_runs_are_submitted_at_once():
     assert gpu_slots(parse_arguments(["x.yml", "--slurm", "gpu,time=60"]), 3) == ["0"] * 3
     assert gpu_slots(parse_arguments(["x.yml", "--slurm", "gpu,time=60", "--jobs", "2"]), 3) == ["0"] * 2
     assert gpu_slots(parse_arguments(["x.yml", "--gpus", "1,3", "--jobs", "3"]), 9) == ["1", "3", "1"]
+
+
+def test_a_job_whose_time_is_up_stops_its_run(tmp_path, monkeypatch):
+    """SLURM signals every process of the job, and submitit then calls ``checkpoint`` in the signal's handler."""
+    (tmp_path / "main.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        "    pathlib.Path('saved').touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "pathlib.Path('ready').touch()\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr("tools.sweep.program.ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    program = MainProgram(tmp_path / "out", ["--cfg", "x.yml"], "0", ["num_workers", "1"], slurm=True)
+
+    def signal_all():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        program.process.send_signal(signal.SIGUSR2)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def checkpoint(*_):
+        again = program.checkpoint().function
+        assert (again.folder, again.arguments, again.gpu, again.changes, again.slurm) == (
+            tmp_path / "out", ["--cfg", "x.yml"], "0", ["num_workers", "1"], True,
+        )  # fmt: skip
+        assert (tmp_path / "saved").exists()
+        sys.exit()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, checkpoint)
+    threading.Thread(target=signal_all, daemon=True).start()
+    try:
+        with within(30), pytest.raises(SystemExit):
+            program()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert program.process.wait(10) == 143
+
+
+def test_jobs_are_stopped_if_another_cannot_be_submitted(tmp_path, monkeypatch):
+    submit = """
+        n=$(($(cat "$0.n" 2>/dev/null || echo 0) + 1)); echo $n > "$0.n"
+        if [ $n = 3 ]; then echo job submit limit >&2; exit 1; fi
+        echo Submitted batch job $n"""
+    pretend_slurm(tmp_path, monkeypatch, sbatch=submit)
+    jobs = read_sweep(write(tmp_path, seeds=[1, 2, 3])).jobs()
+    with pytest.raises(UserError, match="sbatch: .*job submit limit"):
+        Watch(build_executor(tmp_path / "jobs", "gpu,time=60"), jobs, ["0"] * 3).run()
+    assert sorted(path.name for path in tmp_path.glob("scancel.*")) == ["scancel.1", "scancel.2"]
+
+
+def test_time_left(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 3600.0)
+    watch = Watch(None, [None] * 10, ["0"] * 8)
+    watch.waiting, watch.running = [], [Running(None, None, "0", started=0.0, epochs=100, first=0, epoch=50)]
+    assert watch.time_left() == "; about 60 min left"  # one run, on one of the GPUs
+    watch.running[0].first = 40  # continued: 10 epochs in an hour
+    assert watch.time_left() == "; about 300 min left"
+    watch.waiting = [None] * 15
+    assert watch.time_left() == f"; about {15.5 * 600 / 8:.0f} min left"
+    watch.seconds = [600.0]
+    assert watch.time_left() == f"; about {15.5 * 10 / 8:.0f} min left"
+    watch.waiting, watch.running = [], []
+    assert watch.time_left() == ""
+
+
+def test_a_run_is_continued_with_the_overrides_that_may_change(tmp_path):
+    words = ["num_workers", "0", "lr", "0.1", "data_root", "/moved"]
+    (job,) = read_sweep(write(tmp_path), words).jobs()
+    run = job.folder / "sysu/run"
+    run.mkdir(parents=True)
+    (run / "run.json").touch()
+    assert job.command("cpu")[0] == "--cfg"
+    (run / "state_00000000.pth").touch()
+    found = main_arguments(job.command("cpu"))
+    assert found.continued == run
+    given = dict(zip(found.overrides[::2], found.overrides[1::2], strict=True))
+    assert given == {"num_workers": "0", "data_root": "/moved", "cache_dir": str(tmp_path / "out/cache")}
+
+
+def test_waiting_is_for_a_lock_only(tmp_path):
+    run = tmp_path / "sysu/run"
+    run.mkdir(parents=True)
+    (run / "run.json").touch()
+    (run / ".lock").mkdir()
+    with within(10), pytest.raises(UserError, match="not writable"):
+        MainProgram(tmp_path, [], "0", [], slurm=True).wait_for_lock()
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -406,9 +502,13 @@ def test_a_single_pair_has_no_interval():
     assert found.low is None
 
 
-def test_trials_count_as_runs():
+def test_trials_count_as_runs(tmp_path):
+    sweep = read_sweep(write(tmp_path, trials=[1, 2]))
     records = [Record("all", 8, trial, "infrared_to_visible", TrialScore(*[10.0 * trial] * 6)) for trial in (1, 2)]
-    assert csv_text(records).splitlines()[1].startswith("all,8,1,infrared_to_visible,10.0")
+    (tmp_path / "table.csv").write_text(csv_text(records))
+    found = read_csv(tmp_path / "table.csv", sweep)
+    assert found == records
+    assert Table(sweep, found).runs("all") == 2
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

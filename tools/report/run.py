@@ -16,7 +16,7 @@ from data import build_dataset, variants_of
 from data.datasets import DATASETS
 from engine import build_evaluator
 from engine.checkpoints import BEST, LAST
-from engine.report import METRICS
+from engine.report import METRICS_FILE
 from models import Network
 from tools.checkpoint import open_checkpoint
 from utils.features import Features
@@ -98,7 +98,7 @@ def open_run(folder: Path, name: str, data_root: Path | None, device: torch.devi
     if not Path(cfg.data_root).is_dir():
         raise UserError(f"{cfg.data_root}: no such folder; if the data set has moved, give --data-root")
     protocol = DATASETS[cfg.dataset].chosen_protocol(features, Path(cfg.data_root), variants_of(cfg))
-    return Run(name, folder, cfg, results, _read_epochs(folder / METRICS), model, features, protocol)
+    return Run(name, folder, cfg, results, _read_epochs(folder / METRICS_FILE), model, features, protocol)
 
 
 def extract(cfg: CfgNode, model: Network, device: torch.device) -> Features:

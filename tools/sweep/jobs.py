@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError
 
-from engine.report import METRICS
+from engine.report import METRICS_FILE
 from tools.sweep.plan import Job
 from tools.sweep.program import OUTPUT, POLL_SECONDS, MainProgram
 from utils.run.errors import Stopped, UserError, reason
@@ -34,6 +34,12 @@ class Running:
     epochs: int  # of the run
     first: int  # completed when it was submitted
     epoch: int  # completed now
+
+    def whole_run(self, epoch: int) -> float | None:
+        """Seconds that all epochs take, given that ``epoch`` of them are completed; None: not known yet."""
+        if epoch <= self.first:
+            return None
+        return (time.monotonic() - self.started) * self.epochs / (epoch - self.first)
 
 
 def build_executor(folder: Path, slurm: str) -> submitit.AutoExecutor:
@@ -73,7 +79,7 @@ class Watch:
         self.running: list[Running] = []
         self.failed: list[str] = []
         self.total, self.slots = len(jobs), len(slots)
-        self.seconds: list[float] = []  # of the jobs that ended well
+        self.seconds: list[float] = []  # that a whole run takes, of the jobs that ended well
 
     def run(self) -> list[str]:
         """Run all jobs. Returns a line for each that failed.
@@ -82,15 +88,18 @@ class Watch:
             Stopped: by a signal. The jobs were stopped, too.
         """
         with self.interruption.noted():
-            while self.waiting or self.running:
-                while self.waiting and self.free and not self.interruption.received:
-                    self.submit(self.waiting.pop(0), self.free.pop(0))
-                if self.interruption.received:
-                    self.stop_all()
-                    raise Stopped(self.interruption.received)
-                time.sleep(POLL_SECONDS)
-                for running in list(self.running):
-                    self.look(running)
+            try:
+                while self.waiting or self.running:
+                    while self.waiting and self.free and not self.interruption.received:
+                        self.submit(self.waiting.pop(0), self.free.pop(0))
+                    if self.interruption.received:
+                        raise Stopped(self.interruption.received)
+                    time.sleep(POLL_SECONDS)
+                    for running in list(self.running):
+                        self.look(running)
+            except BaseException:  # also if a job cannot be submitted
+                self.stop_all()
+                raise
         return self.failed
 
     def submit(self, job: Job, gpu: str) -> None:
@@ -99,7 +108,7 @@ class Watch:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's processes inherit it: see MainProgram
         try:
             slurm = self.executor.cluster == "slurm"
-            handle = self.executor.submit(MainProgram(job.folder, arguments, gpu, slurm=slurm))
+            handle = self.executor.submit(MainProgram(job.folder, arguments, gpu, job.changes, slurm=slurm))
         except FailedJobError as error:
             raise UserError(f"sbatch: {reason(error)}") from None
         finally:
@@ -119,7 +128,8 @@ class Watch:
         self.running.remove(running)
         self.free.append(running.gpu)
         if running.job.is_complete():
-            self.seconds.append(time.monotonic() - running.started)
+            if estimate := running.whole_run(running.epochs):
+                self.seconds.append(estimate)
             self.say(f"{running.job.name}: done{self.time_left()}")
         else:
             line = f"{running.job.name}: failed: {last_line(running)}"
@@ -131,14 +141,13 @@ class Watch:
         print(f"[{ended}/{self.total}] {text}", flush=True)
 
     def time_left(self) -> str:
-        """An estimate from the jobs that ended and the epochs of those that run."""
-        begun = [one for one in self.running if one.epoch > one.first]
-        estimates = [(time.monotonic() - one.started) * one.epochs / (one.epoch - one.first) for one in begun]
-        whole = self.seconds or estimates  # seconds of a job
-        if not whole:
+        """An estimate from the jobs that ended or, before the first has, from the epochs of those that run."""
+        whole = self.seconds or [seconds for one in self.running if (seconds := one.whole_run(one.epoch))]
+        jobs = len(self.waiting) + len(self.running)
+        if not whole or not jobs:
             return ""
-        left = len(self.waiting) + sum(1 - one.epoch / max(1, one.epochs) for one in self.running)  # jobs
-        minutes = left * sum(whole) / len(whole) / self.slots / 60
+        left = len(self.waiting) + sum(1 - one.epoch / max(1, one.epochs) for one in self.running)  # whole runs
+        minutes = left * sum(whole) / len(whole) / min(self.slots, jobs) / 60
         return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
 
     def stop_all(self) -> None:
@@ -156,9 +165,9 @@ class Watch:
 
 def completed_epochs(job: Job) -> int:
     run = job.run_folder()
-    if not run or not (run / METRICS).is_file():
+    if not run or not (run / METRICS_FILE).is_file():
         return 0
-    with (run / METRICS).open() as file:
+    with (run / METRICS_FILE).open() as file:
         return len(list(csv.DictReader(file)))
 
 

@@ -19,10 +19,9 @@ from configs.yaml_file import read_yaml
 from data.datasets import DATASETS
 from tools.sweep.program import continuation, run_folder
 from utils.run.errors import UserError, shown
-from utils.run.folder import CONDITIONS, CONFIG, RESULTS, read_conditions
+from utils.run.folder import CONDITIONS, CONFIG, RESULTS, plain_name, read_conditions
 
 KEYS = ("base", "output_dir", "seeds", "trials", "overrides", "rows")
-MAX_NAME = 100  # characters of a row's folder
 PLACEHOLDER = re.compile(r"\{(\w*)\}")  # {seed} and {trial}
 
 
@@ -54,6 +53,12 @@ class Job:
         """The configuration; ``resume`` may still be a pattern."""
         return get_config(self.base, self.words, sources=self.sources)
 
+    @property
+    def changes(self) -> list[str]:
+        """The overrides that a run may get when it is continued, as ``KEY VALUE ...``."""
+        words = iter(self.words)
+        return [word for key, value in zip(words, words, strict=True) if key in MAY_CHANGE for word in (key, value)]
+
     def begin(self, gpu: str) -> list[str]:
         """Arguments of ``main.py`` that begin the run.
 
@@ -68,7 +73,7 @@ class Job:
 
     def command(self, gpu: str) -> list[str]:
         """Arguments of ``main.py`` that begin the run, or continue it if it was stopped."""
-        return continuation(self.folder, gpu) or self.begin(gpu)
+        return continuation(self.folder, gpu, self.changes) or self.begin(gpu)
 
     def run_folder(self) -> Path | None:
         return run_folder(self.folder)
@@ -102,7 +107,7 @@ class Job:
                     f"{run}: was made with another {', '.join(keys)} than the row has now; remove the folder, or give"
                     " the row another name"
                 )
-        if wanted.resume and not self.is_complete() and not continuation(self.folder, "cpu"):
+        if wanted.resume and not self.is_complete() and not continuation(self.folder, "cpu", []):
             path = _one_file(wanted.resume)
             if not Path(path).is_file():
                 raise UserError(f"resume: {path}: no such file")
@@ -208,8 +213,8 @@ def _numbers(content: dict, key: str, path: Path, *, default: list, low: int, hi
 
 
 def folder_name(row: str) -> str:
-    """A row's name with only characters that belong in a file name."""
-    return re.sub(r"[^\w.+=,-]+", "-", row).strip("-.")[:MAX_NAME]
+    """The folder of a row."""
+    return plain_name(row).strip("-.")
 
 
 def _overrides(overrides: object, where: str, *, has_trials: bool) -> dict:

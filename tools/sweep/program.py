@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from utils.run.errors import UserError
+from utils.run.errors import FolderInUse
 from utils.run.files import FolderLock
 from utils.run.folder import CONDITIONS, RESULTS, has_states
 
@@ -26,13 +27,14 @@ class MainProgram(Checkpointable):
 
     Args:
         folder: ``output_dir`` of the run.
-        new: the arguments of ``main.py`` that begin the run.
+        arguments: of ``main.py``, if there is no run to continue when the job starts.
         gpu: the argument ``--gpu``.
+        changes: overrides for a run that is continued, as ``KEY VALUE ...``.
         slurm: whether the job runs on a SLURM cluster.
     """
 
-    def __init__(self, folder: Path, new: list[str], gpu: str, *, slurm: bool):
-        self.folder, self.new, self.gpu, self.slurm = folder, new, gpu, slurm
+    def __init__(self, folder: Path, arguments: list[str], gpu: str, changes: list[str], *, slurm: bool):
+        self.folder, self.arguments, self.gpu, self.changes, self.slurm = folder, arguments, gpu, changes, slurm
         self.visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit changes it on this machine
         self.process: subprocess.Popen | None = None
         self.stopped = False
@@ -45,15 +47,19 @@ class MainProgram(Checkpointable):
         if not self.slurm:
             environment.pop("CUDA_VISIBLE_DEVICES", None)
             environment |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
-        arguments = continuation(self.folder, self.gpu) or self.new
-        command = [sys.executable, "main.py", *arguments]
+        arguments = continuation(self.folder, self.gpu, self.changes) or self.arguments
         with (self.folder / OUTPUT).open("ab") as output:
-            if self.stopped:
-                return 128 + signal.SIGTERM
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+                [sys.executable, str(ROOT / "main.py"), *arguments],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=ignore_user_signals,
             )
-            return self.process.wait()
+        if self.stopped:  # before there was a process
+            self.process.terminate()
+        return self.process.wait()
 
     def stop(self) -> None:
         self.stopped = True
@@ -61,11 +67,15 @@ class MainProgram(Checkpointable):
             self.process.terminate()
 
     def checkpoint(self) -> DelayedSubmission:
-        """SLURM preempts the job, or its time is up: stop the run; submitit queues the job again."""
+        """SLURM preempts the job, or its time is up: stop the run; submitit queues the job again.
+
+        submitit calls this in a signal handler while ``__call__`` is in ``Popen.wait``, which cannot be entered twice.
+        """
         self.stop()
         if self.process:
-            self.process.wait()
-        return DelayedSubmission(MainProgram(self.folder, self.new, self.gpu, slurm=self.slurm))
+            with suppress(ChildProcessError):  # it has ended
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(MainProgram(self.folder, self.arguments, self.gpu, self.changes, slurm=self.slurm))
 
     def wait_for_lock(self) -> None:
         """Wait for the end of an earlier process of this run, whose job was killed."""
@@ -73,14 +83,20 @@ class MainProgram(Checkpointable):
             try:
                 FolderLock(run).release()
                 return
-            except UserError:
+            except FolderInUse:
                 time.sleep(POLL_SECONDS)
 
 
-def continuation(folder: Path, gpu: str) -> list[str] | None:
+def ignore_user_signals() -> None:
+    """SLURM sends the signal that calls ``checkpoint`` to the run, too, and it would end the run at once."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def continuation(folder: Path, gpu: str, changes: list[str]) -> list[str] | None:
     """Arguments of ``main.py`` that continue the run below ``folder``; None if there is none that can be continued."""
     run = run_folder(folder)
-    return ["--continue", str(run), "--gpu", gpu] if run and has_states(run) else None
+    return ["--continue", str(run), "--gpu", gpu, *changes] if run and has_states(run) else None
 
 
 def run_folder(folder: Path) -> Path | None:

@@ -30,6 +30,7 @@ logger.addHandler(logging.NullHandler())  # without it, logging would print erro
 
 WRITE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE,
+    errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 
 

@@ -26,6 +26,10 @@ class UserError(ValueError):
         self.messages = messages
 
 
+class FolderInUse(UserError):
+    """Another process holds the lock of a folder."""
+
+
 class UnreadableImage(UserError):
     """An image that cannot be read."""
 

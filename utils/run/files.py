@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.run.errors import UserError
+from utils.run.errors import FolderInUse, UserError
 
 try:
     import fcntl
@@ -67,7 +67,8 @@ class FolderLock:
     Child processes do not hold the lock.
 
     Raises:
-        UserError: another process holds the lock, or the folder is not writable.
+        FolderInUse: another process holds the lock.
+        UserError: the folder is not writable, or its file system has no locks.
     """
 
     def __init__(self, folder: Path):
@@ -78,9 +79,11 @@ class FolderLock:
         try:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self.file.close()
-            raise UserError(f"{folder}: another process is using this folder; wait for it or stop it") from None
+            if isinstance(error, (BlockingIOError, PermissionError)):
+                raise FolderInUse(f"{folder}: another process is using this folder; wait for it or stop it") from None
+            raise UserError(f"{folder}: cannot be locked ({error.strerror}); use another file system") from None
 
     def release(self) -> None:
         self.file.close()

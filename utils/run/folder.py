@@ -17,7 +17,7 @@ from utils.run.versions import commit, versions
 CONFIG, CONDITIONS, RESULTS = "config.yml", "run.json", "results.json"
 STATES = "state_*.pth"  # training states, see engine/state.py
 INITIAL_STATE = re.compile(r"state_0+\.pth")  # the training state before the first iteration
-MAX_DESC_BYTES = 100  # file systems allow 255 for the whole name
+MAX_NAME_BYTES = 100  # of a part of a file name; file systems allow 255 for the whole name
 
 
 class RunFolder:
@@ -129,9 +129,13 @@ def make_folder(output_dir: str | Path, dataset: str, prefix: str, desc: str = "
 
 
 def folder_name(prefix: str, time: str, desc: str) -> str:
-    """``<prefix>_Time-<time>[_<desc>]``, with ``-`` for what does not belong in a file name in ``desc``."""
-    plain = re.sub(r"[^\w.+=,-]+", "-", desc).encode()[:MAX_DESC_BYTES].decode(errors="ignore")
-    return f"{prefix}_Time-{time}" + (f"_{plain}" if desc else "")
+    """``<prefix>_Time-<time>[_<desc>]``."""
+    return f"{prefix}_Time-{time}" + (f"_{plain_name(desc)}" if desc else "")
+
+
+def plain_name(text: str) -> str:
+    """The beginning of ``text``, with ``-`` for what does not belong in a file name."""
+    return re.sub(r"[^\w.+=,-]+", "-", text).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def _environment(device: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,7 @@ from types import FrameType
 from utils.run.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SECONDS = 2  # within this time a second signal counts as the first
 WORKER_SECONDS = 20  # job schedulers send SIGKILL about 30 s after SIGTERM
 
 Handler = Callable[[int, FrameType | None], None]
@@ -26,15 +28,19 @@ def stop_on_signals() -> Iterator[None]:
 class Interruption:
     """Delay a signal until the program can save its state.
 
+    A job scheduler may signal each process of a job, and so may the program that started this one. Signals that come
+    within ``SAME_SECONDS`` therefore count as one.
+
     Attributes:
         received: the number of the first signal; None if there was none.
     """
 
     received: int | None = None
+    _time = 0.0  # of the first signal
 
     @contextmanager
     def noted(self) -> Iterator["Interruption"]:
-        """Inside this context, the first signal only sets ``received``; the second one raises ``Stopped``."""
+        """Inside this context, the first signal only sets ``received``; a later one raises ``Stopped``."""
         with _handling(self._note):
             yield self
 
@@ -50,9 +56,10 @@ class Interruption:
             yield
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if not self.received:
+            self.received, self._time = number, time.monotonic()
+        elif time.monotonic() - self._time > SAME_SECONDS:
             raise Stopped(number)
-        self.received = number
 
 
 def ignore_signals_in_worker(worker: int) -> None:
