@@ -12,7 +12,7 @@ from typing import Any
 
 from configs import get_config
 from tools.synthetic import make_synthetic
-from utils.run.cli import run_program
+from utils.run.cli import Parser, run_program
 from utils.run.errors import UserError
 from utils.run.files import write_json
 
@@ -22,7 +22,8 @@ SEED = 8
 DATA: dict[str, Any] = {"identities": 480, "images_per_camera": 2, "test_identities": 30, "seed": SEED}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    Parser(prog="python -m tools.demo", description=__doc__.splitlines()[0]).parse_args(argv)
     render(Path(get_config(CONFIG).data_root))
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "main.py", "--cfg", CONFIG, "--seed", str(SEED), "--desc", "demo"])

@@ -13,7 +13,7 @@ from PIL import Image
 from tools import rank_list
 from tools.report import __main__ as report
 from tools.search import __main__ as search
-from utils.run.cli import run_program
+from utils.run.cli import Parser, run_program
 from utils.run.errors import UserError
 from utils.run.folder import RESULTS
 
@@ -26,7 +26,8 @@ WIDTH = 1000  # of a picture, in pixels
 SCREENS = {"page-light": (1280, 900, "light"), "page-dark": (390, 844, "dark")}  # width, height, theme
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    Parser(prog="python -m tools.gallery", description=__doc__.splitlines()[0]).parse_args(argv)
     runs = sorted(path.parent for path in RUNS.glob(f"*/{RESULTS}"))
     if not runs:
         raise UserError(f"{RUNS}: holds no complete run; run `make demo` first")

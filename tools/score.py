@@ -1,7 +1,7 @@
 """Score saved features: ``python -m tools.score FEATURES.npz --dataset sysu --data-root DIR --json OUT.json``.
 
-FEATURES.npz holds the arrays paths, identities, cameras, original, red, green and blue, as a run saves them with
-``save_features true``. No model is needed.
+FEATURES.npz holds the arrays paths, identities, cameras, original and, for MSER, red, green and blue, as a run saves
+them with ``save_features true``. No model is needed.
 """
 
 import argparse
