@@ -13,7 +13,7 @@ from data.datasets import DATASETS
 from utils.features import Features
 from utils.rank_lists import best_to_worst, draw, rank_lists, shown
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError
+from utils.run.errors import UnreadableImage, UserError
 from utils.run.files import write_atomically
 from utils.run.folder import CONFIG
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = [shown(features, root, query, results[: arguments.results]) for query, results in chosen]
     try:
         picture = draw(rows)
-    except UserError as error:
+    except UnreadableImage as error:
         raise UserError(f"{error}; if the data set has moved, give --data-root") from None
     write_atomically(arguments.out, lambda file: picture.save(file, FORMATS[arguments.out.suffix.lower()], quality=90))
     print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")

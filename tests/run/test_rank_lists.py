@@ -1,5 +1,7 @@
 """Rank lists: which images they show, and how correct and wrong results are framed."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,8 +65,22 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
 
 def test_a_missing_image_is_named(tmp_path):
     features = make_features([1, 1], [3, 1], np.eye(2))
-    with pytest.raises(UserError, match=r"0\.png: No such file or directory"):
+    with pytest.raises(UserError, match=r"0\.png: no such image"):
         rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1]))])
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (Image.new("RGB", (8, 16)), "EPS", "cannot be decoded as an image (it is none of JPEG"),  # by Ghostscript
+        (Image.new("1", (6000, 6000)), "PNG", "has 6000 x 6000 pixels, more than the limit"),
+    ],
+    ids=["postscript", "huge"],
+)
+def test_images_that_a_data_set_refuses_are_not_drawn(image, kind, message, tmp_path):
+    image.save(tmp_path / "a.jpg", kind)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'a.jpg'}: {message}")):
+        rank_lists.draw([[rank_lists.Shown(tmp_path / "a.jpg")]])
 
 
 @pytest.fixture

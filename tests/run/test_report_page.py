@@ -18,8 +18,10 @@ from data.datasets.base import ReIDDataset
 from models import MCJA
 from utils.features import Features
 from utils.protocols import Search, mser_distances, plain_distances, score
+from utils.rank_lists import Shown
 from utils.results import means, trials
 from utils.run.cli import run_program
+from utils.run.errors import UserError
 
 matplotlib = pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -27,6 +29,7 @@ pytest.importorskip("sklearn")
 
 from tools.report import __main__ as report  # noqa: E402
 from tools.report import attention, contents, figures, ranking  # noqa: E402
+from tools.report.output import thumbnail  # noqa: E402
 from tools.report.run import open_run  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -303,9 +306,26 @@ def test_a_moved_data_set_is_named(sysu_run, sysu_root, tmp_path, capsys):
     words = [str(sysu_run), "--out", str(tmp_path / "page.html"), "--data-root", str(tmp_path), "--gpu", "cpu"]
     assert run_program(lambda: report.main(words)) == 2
     assert re.fullmatch(
-        r"error: .*\.jpg: No such file or directory; if the data set has moved, give --data-root\n",
+        r"error: .*\.jpg: no such image; if the data set has moved, give --data-root\n",
         capsys.readouterr().err,
     )
+
+
+@pytest.mark.parametrize(
+    "show", [thumbnail, lambda path: figures.rank_lists("a", "a", [("plain", [Shown(path)])]).draw()]
+)
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (Image.new("RGB", (8, 16)), "EPS", "it is none of JPEG"),  # decoded by Ghostscript
+        (Image.new("1", (6000, 6000)), "PNG", "more than the limit"),
+    ],
+    ids=["postscript", "huge"],
+)
+def test_images_that_a_data_set_refuses_are_not_shown(show, image, kind, message, tmp_path):
+    image.save(tmp_path / "a.jpg", kind)
+    with pytest.raises(UserError, match=message):
+        show(tmp_path / "a.jpg")
 
 
 def changed(run: Path, folder: Path, **files: str) -> Path:
