@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from configs import get_config
 from data.datasets import DATASETS, LLCM, SYSU
 from data.datasets.base import ReIDDataset
 from models import MCJA
@@ -363,6 +364,47 @@ def test_an_unknown_query_is_refused(sysu_run, tmp_path, capsys):
     words = [str(sysu_run), "--out", str(tmp_path / "p.html"), "--gpu", "cpu", "--query", "cam9/0001/0001.jpg"]
     assert run_program(lambda: report.main(words)) == 2
     assert "--query: cam9/0001/0001.jpg is not a query of" in capsys.readouterr().err
+
+
+def test_keys_that_may_change_results_are_shown(sysu_run):
+    """Two tests of different checkpoints, with different numbers of loader processes."""
+    runs = [
+        SimpleNamespace(
+            cfg=get_config(sysu_run / "config.yml", ["test_only", "true", "resume", name, "num_workers", workers]),
+            results={"seed": 5},
+        )
+        for name, workers in (("a.pth", "1"), ("b.pth", "2"))
+    ]
+    assert contents.different_keys(runs) == [("resume", ["a.pth", "b.pth"])]
+    assert contents.changed_keys(runs[0]) == [("resume", "", "a.pth"), ("test_only", False, True)]
+
+
+def test_a_model_that_is_both_the_best_and_the_last(whole_run):
+    run = SimpleNamespace(name="run", results=json.loads((whole_run / "results.json").read_text()), epochs=[{}])
+    run.results["last"] = run.results
+    rows = list(contents.result_rows(run))
+    assert {row.model for row in rows} == {"best and last"}
+    for row in rows:
+        assert row.mean._asdict() == run.results["results"][row.setting]
+        assert row.std.mAP == pytest.approx(np.std([trial.mAP for trial in row.trials]))
+    run.epochs = []
+    assert {row.model for row in contents.result_rows(run)} == {"tested"}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "title"),
+    [
+        (["sysu", "sysu"], "rank-1 and mAP of all/1-shot over epochs"),
+        (["regdb", "llcm"], "rank-1 and mAP of mean of infrared_to_visible and visible_to_infrared over epochs"),
+        (["sysu", "regdb"], "rank-1 and mAP over epochs"),
+    ],
+)
+def test_the_title_of_a_curve_is_right_for_all_of_its_runs(datasets, title):
+    runs = [
+        SimpleNamespace(name=name, cfg=SimpleNamespace(dataset=name), epochs=[{"epoch": 1, "rank1": 1.0, "mAP": 1.0}])
+        for name in datasets
+    ]
+    assert [drawing.title for drawing in figures.curves(runs)] == [title]
 
 
 def test_names_of_runs_are_no_formulas():

@@ -32,22 +32,22 @@ from tools.report.run import Run
 from utils import rank_lists
 from utils.features import Features
 from utils.protocols import mser_distances, plain_distances
-from utils.results import TrialScore
+from utils.results import SettingResult, TrialScore
 from utils.run.errors import UserError
 
 WORST = 10  # identities in the table
-NOT_METHOD = (*MAY_CHANGE, "output_dir", "prefix", "resume", "test_only")  # keys that do not change the method
+NOT_METHOD = (*MAY_CHANGE, "output_dir", "prefix")  # keys that cannot change results
 
 
 class Row(NamedTuple):
     """A line of the results: metrics in percent."""
 
     run: str
-    model: str  # best or last
+    model: str  # best, last, best and last, or tested
     setting: str
     mean: TrialScore
     std: TrialScore  # population standard deviation over the trials
-    trials: list[TrialScore]
+    trials: tuple[TrialScore, ...]
 
 
 class Cell(NamedTuple):
@@ -169,15 +169,14 @@ def rank_run(run: Run, device: torch.device) -> dict[str, dict[str, Ranking]]:
 
 
 def result_rows(run: Run) -> Iterator[Row]:
-    """The results of the best model, and of the last one if it differs."""
+    """The results of the best and of the last model, or of a single one if they do not differ."""
     models = {"best": run.results, "last": run.results["last"]}
     if models["last"]["trials"] == run.results["trials"]:
-        models = {"best": run.results} if run.epochs else {"tested": run.results}
+        models = {"best and last" if run.epochs else "tested": run.results}
     for model, content in models.items():
         for setting, trials in content["trials"].items():
-            scores = [TrialScore(*(trial[name] for name in TrialScore._fields)) for trial in trials]
-            mean, std = (TrialScore(*function(scores, axis=0).tolist()) for function in (np.mean, np.std))
-            yield Row(run.name, model, setting, mean, std, scores)
+            result = SettingResult(tuple(TrialScore(**trial) for trial in trials))
+            yield Row(run.name, model, setting, result.mean, result.std, result.trials)
 
 
 def run_part(

@@ -77,10 +77,14 @@ def curves(runs: Sequence[Run]) -> list[Drawing]:
             drawings.append(_curve(runs, name, f"{title} over epochs", [(name, "")], title))
     if "rank1" in present:
         fields = [("rank1", "rank-1"), ("mAP", "mAP")]
-        selection = " and ".join(DATASETS[runs[0].cfg.dataset].selection)
-        mean = "mean of " if " and " in selection else ""
-        drawings.append(_curve(runs, "test", f"rank-1 and mAP of {mean}{selection} over epochs", fields, "percent"))
+        drawings.append(_curve(runs, "test", f"rank-1 and mAP{_selection(runs)} over epochs", fields, "percent"))
     return drawings
+
+
+def _selection(runs: Sequence[Run]) -> str:
+    """The settings whose mean ``metrics.csv`` holds, for a title; empty if they differ between the runs."""
+    selection, *others = {DATASETS[run.cfg.dataset].selection for run in runs}
+    return "" if others else f" of {'mean of ' * (len(selection) > 1)}{' and '.join(selection)}"
 
 
 def _curve(runs: Sequence[Run], name: str, title: str, fields: Sequence[tuple[str, str]], unit: str) -> Drawing:
