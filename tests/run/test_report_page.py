@@ -252,10 +252,11 @@ def test_the_page_is_self_contained_and_shows_the_results(page, whole_run):
 
 @pytest.mark.faults  # slow
 @pytest.mark.parametrize("runs", [1, 2])
-def test_figures_as_files(runs, sysu_run, whole_run, tmp_path):
+def test_figures_as_files(runs, sysu_run, whole_run, tmp_path, capsys):
     folder, out = tmp_path / "figures", tmp_path / "report.html"
     words = [str(run) for run in (sysu_run, whole_run)[:runs]]
     assert report.main([*words, "--out", str(out), "--figures", str(folder), "--gpu", "cpu"]) == 0
+    assert f"{folder}: figures as PNG and PDF\n" in capsys.readouterr().out
     names = {path.stem for path in folder.glob("*.pdf")}
     assert names == {path.stem for path in folder.glob("*.png")}
     of_run = {"tsne", "by_identity", "by_query_camera", "distances_infrared_visible", "rank_lists_worst_queries"}
@@ -364,6 +365,19 @@ def test_an_unknown_query_is_refused(sysu_run, tmp_path, capsys):
     words = [str(sysu_run), "--out", str(tmp_path / "p.html"), "--gpu", "cpu", "--query", "cam9/0001/0001.jpg"]
     assert run_program(lambda: report.main(words)) == 2
     assert "--query: cam9/0001/0001.jpg is not a query of" in capsys.readouterr().err
+
+
+def test_a_query_can_be_chosen(sysu_run, tmp_path):
+    """A query whose rank list is not among the examples."""
+    run, out = open_run(sysu_run, "run", None, CPU), tmp_path / "p.html"
+    plain = contents.rank_run(run, CPU)["all/1-shot"]["plain"]
+    shown = {query for kind in ranking.examples(run.features, plain, None) for query in kind.queries}
+    query = next(query for query in np.flatnonzero(plain.first > 0).tolist() if query not in shown)
+    path = run.features.paths[plain.search.query[query]]
+    assert report.main([str(sysu_run), "--out", str(out), "--gpu", "cpu", "--query", path]) == 0
+    text = out.read_text()
+    assert f"Chosen queries: query {path}" in text
+    assert text.count(f"query {path}") == 1
 
 
 def test_keys_that_may_change_results_are_shown(sysu_run):

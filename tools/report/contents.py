@@ -73,10 +73,10 @@ class ExampleLists(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DirectionPart:
+class SettingPart:
     """What the page shows of one setting of a run."""
 
-    setting: str
+    name: str
     examples: list[ExampleLists]
     cameras: Picture
     identities: Picture
@@ -89,7 +89,7 @@ class RunPart:
     """What the page shows of one run."""
 
     run: Run
-    directions: list[DirectionPart]
+    settings: list[SettingPart]
     distances: list[Picture]
     tsne: Picture | None
     centres: Centres
@@ -191,16 +191,16 @@ def run_part(
     infrared = np.isin(features.cameras, dataset.infrared_cameras)
     locations = dataset.locations_of(features.cameras)
     points, distances = embedding(features, infrared), centres(features, infrared)
-    directions = {setting: rankings[setting] for setting in dataset.selection}
-    require_queries(run, directions, queries)
+    settings = {setting: rankings[setting] for setting in dataset.selection}
+    require_queries(run, settings, queries)
     attention = mean_attention(run, infrared, device) if run.model else None
     return RunPart(
         run=run,
-        directions=[
-            direction_part(
-                run, of_setting, output, prefix + (f"{setting}_" if len(directions) > 1 else ""), device, queries
+        settings=[
+            setting_part(
+                run, of_setting, output, prefix + (f"{setting}_" if len(settings) > 1 else ""), device, queries
             )
-            for setting, of_setting in directions.items()
+            for setting, of_setting in settings.items()
         ],
         distances=[
             output.picture(figures.histogram(values), prefix) for values in histograms(features, infrared, locations)
@@ -212,21 +212,21 @@ def run_part(
     )
 
 
-def direction_part(
+def setting_part(
     run: Run,
     rankings: dict[str, Ranking],
     output: Output,
     prefix: str,
     device: torch.device,
     queries: Sequence[str],
-) -> DirectionPart:
-    """Args: rankings: of one setting, by name."""
+) -> SettingPart:
+    """What the page shows of one setting, from its rankings by name."""
     features, plain = run.features, rankings["plain"]
     found = [*chosen_queries(features, plain, queries), *examples(features, plain, rankings.get("MSER"))]
     identities = by_identity(features, plain)
     looks = list(look_at(run, plain, found, device)) if run.model else []
-    return DirectionPart(
-        setting=plain.setting,
+    return SettingPart(
+        name=plain.setting,
         examples=[example_lists(run, rankings, kind, output, prefix) for kind in found],
         cameras=output.picture(figures.bars(by_camera(features, plain), "query camera"), prefix),
         identities=output.picture(figures.bars(identities, "identity"), prefix),
@@ -235,11 +235,11 @@ def direction_part(
     )
 
 
-def require_queries(run: Run, directions: dict[str, dict[str, Ranking]], queries: Sequence[str]) -> None:
+def require_queries(run: Run, settings: dict[str, dict[str, Ranking]], queries: Sequence[str]) -> None:
     """Raise ``UserError`` for a path that is not a query with a match in any of the settings."""
     known = {
         path
-        for rankings in directions.values()
+        for rankings in settings.values()
         for path in run.features.paths[rankings["plain"].search.query[rankings["plain"].first > 0]].tolist()
     }
     for path in queries:
