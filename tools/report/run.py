@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from configs import get_config
 from data import build_dataset, variants_of
 from data.datasets import DATASETS
-from engine import build_evaluator
+from engine import build_evaluator, build_mser
 from engine.checkpoints import BEST, LAST
 from engine.report import METRICS
 from models import Network
@@ -65,7 +65,7 @@ class Run:
         cfg = self.cfg
         if not cfg.mser or not set(cfg.mser_spectra) <= self.features.spectra.keys():
             return None
-        return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra))
+        return build_mser(cfg)
 
 
 def open_runs(folders: Sequence[Path], data_root: Path | None, device: torch.device) -> list[Run]:
