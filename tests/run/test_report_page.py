@@ -31,7 +31,7 @@ pytest.importorskip("sklearn")
 from tools.report import __main__ as report  # noqa: E402
 from tools.report import attention, contents, figures, ranking  # noqa: E402
 from tools.report.output import thumbnail  # noqa: E402
-from tools.report.run import open_run  # noqa: E402
+from tools.report.run import extract, open_run  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -328,6 +328,15 @@ def test_images_that_a_data_set_refuses_are_not_shown(show, image, kind, message
     image.save(tmp_path / "a.jpg", kind)
     with pytest.raises(UserError, match=message):
         show(tmp_path / "a.jpg")
+
+
+def test_features_are_extracted_without_filling_a_cache(whole_run, tmp_path):
+    run = open_run(whole_run, "run", None, CPU)
+    cfg = get_config(whole_run / "config.yml", ["cache", "disk", "output_dir", str(tmp_path)])
+    features = extract(cfg, run.model, CPU)
+    for name, values in run.features.spectra.items():
+        np.testing.assert_array_equal(features.spectra[name], values)
+    assert not list(tmp_path.iterdir())
 
 
 def changed(run: Path, folder: Path, **files: str) -> Path:
