@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from configs import get_config
 from data.datasets import DATASETS
 from utils.features import Features
@@ -18,6 +20,7 @@ from utils.run.files import write_atomically
 from utils.run.folder import CONFIG
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}  # of the picture, by the ending of its name
+JPEG_SIZE = 65_500  # pixels per side that a JPEG file can have
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -54,9 +57,19 @@ def main(argv: list[str] | None = None) -> int:
         picture = draw(rows)
     except UnreadableImage as error:
         raise UserError(f"{error}; if the data set has moved, give --data-root") from None
-    write_atomically(arguments.out, lambda file: picture.save(file, FORMATS[arguments.out.suffix.lower()], quality=90))
+    save_picture(picture, arguments.out)
     print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")
     return 0
+
+
+def save_picture(picture: Image.Image, out: Path) -> None:
+    """Write a picture in the format that its name ends with. Raises ``UserError`` if it is too large for JPEG."""
+    kind, size = FORMATS[out.suffix.lower()], max(picture.size)
+    if kind == "JPEG" and size > JPEG_SIZE:
+        raise UserError(
+            f"--out: {out.name}: JPEG files have at most {JPEG_SIZE:,} pixels per side, not {size:,}; write a .png"
+        )
+    write_atomically(out, lambda file: picture.save(file, kind, quality=90))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,15 @@ def test_the_program_draws_a_moved_data_set(run_folder, sysu_root, tmp_path, cap
                 assert colours in ({rank_lists.CORRECT}, {rank_lists.WRONG, rank_lists.WHITE})
 
 
+def test_a_picture_that_is_too_large_for_jpeg(tmp_path):
+    picture = Image.new("RGB", (1, 65_501))
+    with pytest.raises(UserError, match=r"a\.jpg: JPEG files have at most 65,500 pixels .* 65,501; write a \.png"):
+        rank_list.save_picture(picture, tmp_path / "a.jpg")
+    rank_list.save_picture(picture, tmp_path / "a.png")
+    rank_list.save_picture(picture.crop((0, 0, 1, 65_500)), tmp_path / "b.jpg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.jpg"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
