@@ -13,7 +13,7 @@ from PIL import Image
 from configs import get_config
 from data.datasets import DATASETS
 from utils.features import Features
-from utils.rank_lists import best_to_worst, draw, rank_lists, shown
+from utils.rank_lists import best_to_worst, draw, rank_lists, row_of
 from utils.run.cli import Parser, run_program
 from utils.run.errors import UnreadableImage, UserError
 from utils.run.files import write_atomically
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     if not lists:
         raise UserError(f"{arguments.run}: no query has a match in the gallery")
     chosen = best_to_worst(features, lists, arguments.queries)
-    rows = [shown(features, root, query, results[: arguments.results]) for query, results in chosen]
+    rows = [row_of(features, root, query, results[: arguments.results]) for query, results in chosen]
     try:
         picture = draw(rows)
     except UnreadableImage as error:

@@ -67,7 +67,7 @@ def best_to_worst(
     return [lists[index] for index in chosen]
 
 
-def shown(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
+def row_of(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
     """The row of a query and its results.
 
     Args:

@@ -54,7 +54,7 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
     features = make_features([1, 1, 2], [3, 1, 1], np.eye(3))
     for path in features.paths:
         Image.new("RGB", (20, 40)).save(tmp_path / path)
-    picture = rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1, 2]))])
+    picture = rank_lists.draw([rank_lists.row_of(features, tmp_path, 0, np.array([1, 2]))])
     assert (cell_edge(picture, 0, 0) == rank_lists.CORRECT).all()
     wrong = cell_edge(picture, 0, 1)
     orange, white = (wrong == rank_lists.WRONG).all(axis=1), (wrong == rank_lists.WHITE).all(axis=1)
@@ -66,7 +66,7 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
 def test_a_missing_image_is_named(tmp_path):
     features = make_features([1, 1], [3, 1], np.eye(2))
     with pytest.raises(UserError, match=r"0\.png: no such image"):
-        rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1]))])
+        rank_lists.draw([rank_lists.row_of(features, tmp_path, 0, np.array([1]))])
 
 
 @pytest.mark.parametrize(

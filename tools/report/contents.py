@@ -277,7 +277,7 @@ def describe_query(run: Run, name: str, ranking: Ranking, query: int) -> str:
 
 def shown_results(run: Run, ranking: Ranking, query: int) -> list[rank_lists.Shown]:
     position, results = int(ranking.search.query[query]), ranking.results(query)[:LISTED]
-    return rank_lists.shown(run.features, run.root, position, results)
+    return rank_lists.row_of(run.features, run.root, position, results)
 
 
 def _cell(shown: rank_lists.Shown) -> Cell:
