@@ -555,6 +555,11 @@ def test_the_page_loads_nothing_from_elsewhere(client):
         assert client.get(path).status_code == 404
 
 
+def test_a_modality_is_checked_from_the_start(client):
+    """A search may start before the page knows which modality the program proposes."""
+    assert re.findall(r'name="modality" value="(\w+)" checked', client.get("/").text) == ["guess"]
+
+
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [
