@@ -462,6 +462,12 @@ def test_the_size_chooses_the_kind():
     assert [nearest.kind_for(images) for images in (1, 199_999, 200_000, 5_000_000)] == ["exact", "exact", "ivf", "ivf"]
 
 
+def test_exact_search_takes_the_lock_once(words, query, monkeypatch):
+    """For the update of the index. It writes nothing else, so it need not wait for another process."""
+    monkeypatch.delattr(program, "locked")
+    assert search(words, "--query", query, "--index", "exact")
+
+
 def test_an_approximate_index_is_kept_until_the_images_change(words, gallery, query, tmp_path, capsys, monkeypatch):
     first = search(words, "--query", query, "--index", "hnsw")
     (file,) = (tmp_path / "cache").rglob("*.faiss")

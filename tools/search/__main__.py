@@ -96,8 +96,10 @@ def open_searcher(arguments: argparse.Namespace) -> Searcher:
     cache = cache_folder(arguments.cache, arguments.gallery, embed.digest)
     index = open_index(arguments.gallery, embed, cache, mser.spectra if mser else ("original",))
     kind = nearest.kind_for(len(index.images)) if arguments.index == "auto" else arguments.index
-    with locked(cache):
-        approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
+    approximate = None
+    if kind != "exact":
+        with locked(cache):
+            approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
     infrared = int(index.images.infrared.sum())
     print(
         f"gallery: {infrared:,} infrared and {len(index.images) - infrared:,} visible images (guessed from their"
