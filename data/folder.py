@@ -1,10 +1,14 @@
 """Images of any folder, without identities."""
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from data.datasets.images import read_image
+from data.loaders import ProcessLoader
 from utils.run.errors import UnreadableImage, UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -57,24 +61,51 @@ def looks_infrared(path: Path) -> bool:
     return float((image.max(axis=0) - image.min(axis=0)).mean()) < GREY
 
 
-def open_folder(root: Path, *, infrared: bool | None = None) -> tuple[FolderImages, list[str]]:
-    """The images below ``root`` that can be decoded, and for each of the others a line that says why it cannot.
+class _Looks(Dataset):
+    """Per image: whether it looks infrared, or why it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> bool | str:
+        path = self.paths[position]
+        if not path.is_file():  # a broken link, a folder; opening a pipe would wait for ever
+            return "not a file"
+        try:
+            return looks_infrared(path)
+        except UnreadableImage as error:
+            return str(error).removeprefix(f"{path}: ")
+
+
+def modalities(paths: Sequence[Path], *, num_workers: int) -> list[bool | str]:
+    """For each image whether it looks infrared, or why it cannot be read.
+
+    Args:
+        num_workers: processes that decode; 0 decodes in the main process.
+    """
+    loader = ProcessLoader(_Looks(paths), batch_size=64, num_workers=num_workers, collate_fn=list)
+    with closing(loader):
+        return [look for batch in loader for look in batch]
+
+
+def open_folder(root: Path, *, infrared: bool | None = None, num_workers: int) -> tuple[FolderImages, list[str]]:
+    """The images below ``root`` that can be read, and for each of the others a line that says why it cannot.
 
     Args:
         infrared: whether the images are infrared; None: guessed for each image from its colours.
+        num_workers: processes that decode; 0 decodes in the main process.
 
     Raises:
-        UserError: there is no such folder, or no image in it that can be decoded.
+        UserError: there is no such folder, or no image in it that can be read.
     """
-    modalities: dict[str, bool] = {}
-    problems: list[str] = []
-    for path in list_images(root):
-        try:
-            guess = looks_infrared(root / path)  # also decodes the image
-        except UnreadableImage as error:
-            problems.append(str(error))
-        else:
-            modalities[path] = guess if infrared is None else infrared
-    if not modalities:
+    paths = list_images(root)
+    looks = modalities([root / path for path in paths], num_workers=num_workers)
+    problems = [f"{root / path}: {look}" for path, look in zip(paths, looks, strict=True) if isinstance(look, str)]
+    readable = {path: look for path, look in zip(paths, looks, strict=True) if not isinstance(look, str)}
+    if not readable:
         raise UserError(f"{root}: none of its {len(problems)} images can be decoded; the first one is {problems[0]}")
-    return FolderImages(root, list(modalities), np.array(list(modalities.values()))), problems
+    sides = np.array(list(readable.values())) if infrared is None else np.full(len(readable), infrared)
+    return FolderImages(root, list(readable), sides), problems

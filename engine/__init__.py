@@ -94,8 +94,13 @@ def build_evaluator(
 ) -> Evaluator:
     """Evaluation on the test set ``dataset``, as configured."""
     extractor = build_extractor(cfg, dataset, build_source(cfg, dataset, device), device)
-    mser = MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra)) if cfg.mser else None
+    mser = build_mser(cfg) if cfg.mser else None
     return Evaluator(dataset, extractor, mser=mser, variants=variants_of(cfg), no_casts=no_casts)
+
+
+def build_mser(cfg: CfgNode) -> MSER:
+    """The configured hyper-parameters of MSER."""
+    return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra))
 
 
 def build_extractor(cfg: CfgNode, images: ImageList, source: ImageSource, device: torch.device) -> Extractor:

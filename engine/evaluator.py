@@ -12,7 +12,7 @@ from data.datasets.base import ReIDDataset
 from engine.extract import Extractor
 from utils.features import Features
 from utils.protocols import Search, describe_queries, only, require_scorable, score
-from utils.rank_lists import best_to_worst, draw, rank_lists, shown
+from utils.rank_lists import best_to_worst, draw, rank_lists, row_of
 from utils.rerank import MSER
 from utils.results import Results, SettingResult, TrialScore
 from utils.run.errors import UserError
@@ -84,7 +84,7 @@ class Evaluator:
         with self.no_casts():
             lists = best_to_worst(features, rank_lists(features, self.protocol[0]), QUERIES)
         try:
-            return draw([shown(features, self.dataset.root, query, results[:RESULTS]) for query, results in lists])
+            return draw([row_of(features, self.dataset.root, query, results[:RESULTS]) for query, results in lists])
         except UserError as error:
             logger.warning("no picture of rank lists: %s", error)
             return None

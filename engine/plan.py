@@ -56,12 +56,9 @@ def plan(model: nn.Module, training: Training | None, evaluator: Evaluator, sche
         tests.append("plain")  # before training
     if training and schedule.num_epoch:
         more, seconds = plan_training(training, schedule)
-        lines += more
-        epochs = [epoch for epoch in range(1, schedule.num_epoch + 1) if schedule.evaluates(epoch)]
-        if epochs:
-            best = f"the best model is selected by {schedule.select_by}"
-            lines.append(("evaluations", f"{len(epochs)}, the first after epoch {epochs[0]}; {best}"))
-            tests += ["final", *["plain"] * len(epochs)]  # the last model, too
+        evaluations, more_tests = plan_evaluations(schedule)
+        lines += more + evaluations
+        tests += more_tests
     more, seconds_per_test = plan_testing(evaluator, model)
     seconds += sum(seconds_per_test[test] for test in tests)
     lines += [
@@ -90,6 +87,18 @@ def plan_training(training: Training, schedule: Schedule) -> tuple[Lines, float]
         ),
     ]
     return lines, seconds
+
+
+def plan_evaluations(schedule: Schedule) -> tuple[Lines, list[str]]:
+    """The evaluations during training, and the tests that they add to the run."""
+    epochs = [epoch for epoch in range(1, schedule.num_epoch + 1) if schedule.evaluates(epoch)]
+    if not epochs:
+        return [], []
+    best, tests = "the last model is the best", ["plain"] * len(epochs)
+    if schedule.select_by != "last":
+        best = f"the best model is selected by {schedule.select_by}"
+        tests.append("final")  # of the last model, too
+    return [("evaluations", f"{len(epochs)}, the first after epoch {epochs[0]}; {best}")], tests
 
 
 def plan_testing(evaluator: Evaluator, model: nn.Module) -> tuple[Lines, dict[str, float]]:

@@ -95,7 +95,7 @@ def split_images(cfg: CfgNode, split: str, device: torch.device) -> tuple[ImageL
 
 def folder_images(cfg: CfgNode, folder: Path, infrared: bool | None) -> tuple[ImageList, ImageSource]:
     """The images of a folder, infrared or visible; None: as each of them looks."""
-    images, problems = open_folder(folder, infrared=infrared)
+    images, problems = open_folder(folder, infrared=infrared, num_workers=cfg.num_workers)
     for problem in problems:
         print(f"left out: {problem}")
     infrared_images = int(images.infrared.sum())

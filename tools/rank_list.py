@@ -8,16 +8,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from configs import get_config
 from data.datasets import DATASETS
 from utils.features import Features
-from utils.rank_lists import best_to_worst, draw, rank_lists, shown
+from utils.rank_lists import best_to_worst, draw, rank_lists, row_of
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError
+from utils.run.errors import UnreadableImage, UserError
 from utils.run.files import write_atomically
 from utils.run.folder import CONFIG
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}  # of the picture, by the ending of its name
+JPEG_SIZE = 65_500  # pixels per side that a JPEG file can have
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -49,14 +52,24 @@ def main(argv: list[str] | None = None) -> int:
     if not lists:
         raise UserError(f"{arguments.run}: no query has a match in the gallery")
     chosen = best_to_worst(features, lists, arguments.queries)
-    rows = [shown(features, root, query, results[: arguments.results]) for query, results in chosen]
+    rows = [row_of(features, root, query, results[: arguments.results]) for query, results in chosen]
     try:
         picture = draw(rows)
-    except UserError as error:
+    except UnreadableImage as error:
         raise UserError(f"{error}; if the data set has moved, give --data-root") from None
-    write_atomically(arguments.out, lambda file: picture.save(file, FORMATS[arguments.out.suffix.lower()], quality=90))
+    save_picture(picture, arguments.out)
     print(f"{arguments.out}: {len(rows)} of {len(lists)} queries, from the best to the worst")
     return 0
+
+
+def save_picture(picture: Image.Image, out: Path) -> None:
+    """Write a picture in the format that its name ends with. Raises ``UserError`` if it is too large for JPEG."""
+    kind, size = FORMATS[out.suffix.lower()], max(picture.size)
+    if kind == "JPEG" and size > JPEG_SIZE:
+        raise UserError(
+            f"--out: {out.name}: JPEG files have at most {JPEG_SIZE:,} pixels per side, not {size:,}; write a .png"
+        )
+    write_atomically(out, lambda file: picture.save(file, kind, quality=90))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.features import Features
+from utils.images import open_image
 from utils.metrics import exclusion_keys
 from utils.protocols import Search
-from utils.run.errors import UserError, reason
 
 HEIGHT, WIDTH = 128, 64  # of an image, in pixels
 MARGIN, GAP, FRAME = 8, 24, 3  # in pixels: around an image, between query and results, width of a frame
@@ -67,7 +67,7 @@ def best_to_worst(
     return [lists[index] for index in chosen]
 
 
-def shown(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
+def row_of(features: Features, root: Path, query: int, results: np.ndarray) -> list[Shown]:
     """The row of a query and its results.
 
     Args:
@@ -89,7 +89,7 @@ def draw(rows: Sequence[Sequence[Shown]]) -> Image.Image:
     """A picture with one row per query: the query, a gap, and its results.
 
     Raises:
-        UserError: an image cannot be read.
+        UnreadableImage: an image cannot be read.
     """
     columns = max(map(len, rows))
     step_x, step_y = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN + CAPTION
@@ -102,12 +102,7 @@ def draw(rows: Sequence[Sequence[Shown]]) -> Image.Image:
 
 def _paste(picture: Image.Image, shown: Shown, left: int, top: int) -> None:
     """Paste an image with a frame and a caption. Dashes tell wrong results from correct ones without colours."""
-    try:
-        with Image.open(shown.path) as image:
-            picture.paste(image.convert("RGB").resize((WIDTH, HEIGHT)), (left, top))
-    except Exception as error:  # Pillow raises many kinds of errors on damaged files
-        why = getattr(error, "strerror", None) or reason(error)
-        raise UserError(f"{shown.path}: {why}") from None
+    picture.paste(open_image(shown.path).resize((WIDTH, HEIGHT)), (left, top))
     pen = ImageDraw.Draw(picture)
     box = (left - FRAME - 1, top - FRAME - 1, left + WIDTH + FRAME, top + HEIGHT + FRAME)
     pen.rectangle(box, outline={True: CORRECT, False: WRONG, None: GREY}[shown.correct], width=FRAME)

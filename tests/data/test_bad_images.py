@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets.images import MAX_PIXELS, read_image
+from data.datasets.images import read_image
 from tests.helpers.fuzzing import mutations, outcome, report, why
+from utils.images import MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 24)

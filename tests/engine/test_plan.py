@@ -1,4 +1,4 @@
-"""The plan of a run: how steps are timed, and how the learning rate is described."""
+"""The plan of a run: how steps are timed, and how learning rate and evaluations are described."""
 
 from types import SimpleNamespace
 
@@ -19,6 +19,22 @@ def test_the_first_batches_are_not_timed(batches, timed, monkeypatch):
         clock.now += next(seconds)
 
     assert plan.seconds_per_image(step, images, CPU, "steps") == (0.5, timed)
+
+
+@pytest.mark.parametrize(
+    ("select_by", "best", "final_tests"),
+    [("mAP", "the best model is selected by mAP", 1), ("last", "the last model is the best", 0)],
+)
+def test_evaluations(select_by, best, final_tests):
+    """If the last model is the best, there is no other model to test."""
+    schedule = make_schedule(num_epoch=7, start_eval=3, eval_interval=2, select_by=select_by)
+    lines, tests = plan.plan_evaluations(schedule)
+    assert lines == [("evaluations", f"2, the first after epoch 4; {best}")]
+    assert sorted(tests) == ["final"] * final_tests + ["plain"] * 2
+
+
+def test_a_training_without_evaluations():
+    assert plan.plan_evaluations(make_schedule(eval_interval=0)) == ([], [])
 
 
 @pytest.mark.parametrize(

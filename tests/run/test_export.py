@@ -125,7 +125,7 @@ def test_the_onnx_program_of_the_docs(exported, model, sysu_root, monkeypatch, c
     (tmp_path / "similarities.py").write_text(program)
     for number, path in enumerate(sorted((sysu_root / "cam1").rglob("*.jpg"))[:7]):
         Image.open(path).resize((70, 150)).save(tmp_path / f"{number}.png")  # another size than the network's
-    images, _ = open_folder(tmp_path)
+    images, _ = open_folder(tmp_path, num_workers=0)
     paths = [str(tmp_path / path) for path in images.paths]
     monkeypatch.setattr(sys, "argv", ["similarities.py", str(exported[0] / "mcja.onnx"), *paths])
     embeddings = runpy.run_path(str(tmp_path / "similarities.py"))["embeddings"]

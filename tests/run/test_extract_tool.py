@@ -1,6 +1,7 @@
 """tools.extract: the features of a split are those that a run saves; folders; what is refused in one line."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from models import MCJA
+from tests.helpers.limits import within
 from tests.helpers.runs import arguments, run
 from tools import extract, score
 from utils.features import SPECTRA, Features
@@ -95,6 +97,15 @@ def test_a_folder(checkpoint, folder, tmp_path, capsys):
 def test_the_modality_of_a_folder_can_be_given(modality, distinct, checkpoint, folder, tmp_path):
     features = extracted(tmp_path, "--checkpoint", checkpoint, "--folder", folder, modality)
     assert len(np.unique([features.spectra[name][0] for name in SPECTRA], axis=0)) == distinct
+
+
+def test_a_pipe_in_a_folder_is_left_out(checkpoint, folder, tmp_path, capsys):
+    """To open it would be to wait for ever."""
+    os.mkfifo(folder / "pipe.png")
+    with within(60):
+        features = extracted(tmp_path, "--checkpoint", checkpoint, "--folder", folder)
+    assert features.paths.tolist() == ["b.png", "more/a.png"]
+    assert f"left out: {folder / 'pipe.png'}: not a file\n" in capsys.readouterr().out
 
 
 def test_folders_without_an_image(checkpoint, folder, tmp_path, capsys):

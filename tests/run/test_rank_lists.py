@@ -1,5 +1,7 @@
 """Rank lists: which images they show, and how correct and wrong results are framed."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,7 +54,7 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
     features = make_features([1, 1, 2], [3, 1, 1], np.eye(3))
     for path in features.paths:
         Image.new("RGB", (20, 40)).save(tmp_path / path)
-    picture = rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1, 2]))])
+    picture = rank_lists.draw([rank_lists.row_of(features, tmp_path, 0, np.array([1, 2]))])
     assert (cell_edge(picture, 0, 0) == rank_lists.CORRECT).all()
     wrong = cell_edge(picture, 0, 1)
     orange, white = (wrong == rank_lists.WRONG).all(axis=1), (wrong == rank_lists.WHITE).all(axis=1)
@@ -63,8 +65,22 @@ def test_frames_of_correct_and_wrong_results(tmp_path):
 
 def test_a_missing_image_is_named(tmp_path):
     features = make_features([1, 1], [3, 1], np.eye(2))
-    with pytest.raises(UserError, match=r"0\.png: No such file or directory"):
-        rank_lists.draw([rank_lists.shown(features, tmp_path, 0, np.array([1]))])
+    with pytest.raises(UserError, match=r"0\.png: no such image"):
+        rank_lists.draw([rank_lists.row_of(features, tmp_path, 0, np.array([1]))])
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (Image.new("RGB", (8, 16)), "EPS", "cannot be decoded as an image (it is none of JPEG"),  # by Ghostscript
+        (Image.new("1", (6000, 6000)), "PNG", "has 6000 x 6000 pixels, more than the limit"),
+    ],
+    ids=["postscript", "huge"],
+)
+def test_images_that_a_data_set_refuses_are_not_drawn(image, kind, message, tmp_path):
+    image.save(tmp_path / "a.jpg", kind)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'a.jpg'}: {message}")):
+        rank_lists.draw([[rank_lists.Shown(tmp_path / "a.jpg")]])
 
 
 @pytest.fixture
@@ -89,6 +105,15 @@ def test_the_program_draws_a_moved_data_set(run_folder, sysu_root, tmp_path, cap
             for column in range(3):
                 colours = {tuple(colour) for colour in cell_edge(picture, row, column).tolist()}
                 assert colours in ({rank_lists.CORRECT}, {rank_lists.WRONG, rank_lists.WHITE})
+
+
+def test_a_picture_that_is_too_large_for_jpeg(tmp_path):
+    picture = Image.new("RGB", (1, 65_501))
+    with pytest.raises(UserError, match=r"a\.jpg: JPEG files have at most 65,500 pixels .* 65,501; write a \.png"):
+        rank_list.save_picture(picture, tmp_path / "a.jpg")
+    rank_list.save_picture(picture, tmp_path / "a.png")
+    rank_list.save_picture(picture.crop((0, 0, 1, 65_500)), tmp_path / "b.jpg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from configs import get_config
 from data.datasets import DATASETS, LLCM, SYSU
 from data.datasets.base import ReIDDataset
 from models import MCJA
 from utils.features import Features
 from utils.protocols import Search, mser_distances, plain_distances, score
+from utils.rank_lists import Shown
 from utils.results import means, trials
 from utils.run.cli import run_program
+from utils.run.errors import UserError
 
 matplotlib = pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -27,7 +30,8 @@ pytest.importorskip("sklearn")
 
 from tools.report import __main__ as report  # noqa: E402
 from tools.report import attention, contents, figures, ranking  # noqa: E402
-from tools.report.run import open_run  # noqa: E402
+from tools.report.output import thumbnail  # noqa: E402
+from tools.report.run import extract, open_run  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -248,10 +252,11 @@ def test_the_page_is_self_contained_and_shows_the_results(page, whole_run):
 
 @pytest.mark.faults  # slow
 @pytest.mark.parametrize("runs", [1, 2])
-def test_figures_as_files(runs, sysu_run, whole_run, tmp_path):
+def test_figures_as_files(runs, sysu_run, whole_run, tmp_path, capsys):
     folder, out = tmp_path / "figures", tmp_path / "report.html"
     words = [str(run) for run in (sysu_run, whole_run)[:runs]]
     assert report.main([*words, "--out", str(out), "--figures", str(folder), "--gpu", "cpu"]) == 0
+    assert f"{folder}: figures as PNG and PDF\n" in capsys.readouterr().out
     names = {path.stem for path in folder.glob("*.pdf")}
     assert names == {path.stem for path in folder.glob("*.png")}
     of_run = {"tsne", "by_identity", "by_query_camera", "distances_infrared_visible", "rank_lists_worst_queries"}
@@ -303,9 +308,35 @@ def test_a_moved_data_set_is_named(sysu_run, sysu_root, tmp_path, capsys):
     words = [str(sysu_run), "--out", str(tmp_path / "page.html"), "--data-root", str(tmp_path), "--gpu", "cpu"]
     assert run_program(lambda: report.main(words)) == 2
     assert re.fullmatch(
-        r"error: .*\.jpg: No such file or directory; if the data set has moved, give --data-root\n",
+        r"error: .*\.jpg: no such image; if the data set has moved, give --data-root\n",
         capsys.readouterr().err,
     )
+
+
+@pytest.mark.parametrize(
+    "show", [thumbnail, lambda path: figures.rank_lists("a", "a", [("plain", [Shown(path)])]).draw()]
+)
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (Image.new("RGB", (8, 16)), "EPS", "it is none of JPEG"),  # decoded by Ghostscript
+        (Image.new("1", (6000, 6000)), "PNG", "more than the limit"),
+    ],
+    ids=["postscript", "huge"],
+)
+def test_images_that_a_data_set_refuses_are_not_shown(show, image, kind, message, tmp_path):
+    image.save(tmp_path / "a.jpg", kind)
+    with pytest.raises(UserError, match=message):
+        show(tmp_path / "a.jpg")
+
+
+def test_features_are_extracted_without_filling_a_cache(whole_run, tmp_path):
+    run = open_run(whole_run, "run", None, CPU)
+    cfg = get_config(whole_run / "config.yml", ["cache", "disk", "output_dir", str(tmp_path)])
+    features = extract(cfg, run.model, CPU)
+    for name, values in run.features.spectra.items():
+        np.testing.assert_array_equal(features.spectra[name], values)
+    assert not list(tmp_path.iterdir())
 
 
 def changed(run: Path, folder: Path, **files: str) -> Path:
@@ -343,6 +374,60 @@ def test_an_unknown_query_is_refused(sysu_run, tmp_path, capsys):
     words = [str(sysu_run), "--out", str(tmp_path / "p.html"), "--gpu", "cpu", "--query", "cam9/0001/0001.jpg"]
     assert run_program(lambda: report.main(words)) == 2
     assert "--query: cam9/0001/0001.jpg is not a query of" in capsys.readouterr().err
+
+
+def test_a_query_can_be_chosen(sysu_run, tmp_path):
+    """A query whose rank list is not among the examples."""
+    run, out = open_run(sysu_run, "run", None, CPU), tmp_path / "p.html"
+    plain = contents.rank_run(run, CPU)["all/1-shot"]["plain"]
+    shown = {query for kind in ranking.examples(run.features, plain, None) for query in kind.queries}
+    query = next(query for query in np.flatnonzero(plain.first > 0).tolist() if query not in shown)
+    path = run.features.paths[plain.search.query[query]]
+    assert report.main([str(sysu_run), "--out", str(out), "--gpu", "cpu", "--query", path]) == 0
+    text = out.read_text()
+    assert f"Chosen queries: query {path}" in text
+    assert text.count(f"query {path}") == 1
+
+
+def test_keys_that_may_change_results_are_shown(sysu_run):
+    """Two tests of different checkpoints, with different numbers of loader processes."""
+    runs = [
+        SimpleNamespace(
+            cfg=get_config(sysu_run / "config.yml", ["test_only", "true", "resume", name, "num_workers", workers]),
+            results={"seed": 5},
+        )
+        for name, workers in (("a.pth", "1"), ("b.pth", "2"))
+    ]
+    assert contents.different_keys(runs) == [("resume", ["a.pth", "b.pth"])]
+    assert contents.changed_keys(runs[0]) == [("resume", "", "a.pth"), ("test_only", False, True)]
+
+
+def test_a_model_that_is_both_the_best_and_the_last(whole_run):
+    run = SimpleNamespace(name="run", results=json.loads((whole_run / "results.json").read_text()), epochs=[{}])
+    run.results["last"] = run.results
+    rows = list(contents.result_rows(run))
+    assert {row.model for row in rows} == {"best and last"}
+    for row in rows:
+        assert row.mean._asdict() == run.results["results"][row.setting]
+        assert row.std.mAP == pytest.approx(np.std([trial.mAP for trial in row.trials]))
+    run.epochs = []
+    assert {row.model for row in contents.result_rows(run)} == {"tested"}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "title"),
+    [
+        (["sysu", "sysu"], "rank-1 and mAP of all/1-shot over epochs"),
+        (["regdb", "llcm"], "rank-1 and mAP of mean of infrared_to_visible and visible_to_infrared over epochs"),
+        (["sysu", "regdb"], "rank-1 and mAP over epochs"),
+    ],
+)
+def test_the_title_of_a_curve_is_right_for_all_of_its_runs(datasets, title):
+    runs = [
+        SimpleNamespace(name=name, cfg=SimpleNamespace(dataset=name), epochs=[{"epoch": 1, "rank1": 1.0, "mAP": 1.0}])
+        for name in datasets
+    ]
+    assert [drawing.title for drawing in figures.curves(runs)] == [title]
 
 
 def test_names_of_runs_are_no_formulas():

@@ -12,7 +12,7 @@ from pathlib import Path
 import utils  # noqa: F401 - before torch: it configures OpenMP
 from engine.device import select_device
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError
+from utils.run.errors import UnreadableImage, UserError
 from utils.run.extras import optional_packages
 from utils.run.files import write_text
 
@@ -49,11 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     device = select_device(arguments.gpu)
     runs = open_runs(arguments.runs, arguments.data_root, device)
-    report = report_of(runs, device, arguments.figures, arguments.query)
+    try:
+        report = report_of(runs, device, arguments.figures, arguments.query)
+    except UnreadableImage as error:
+        raise UserError(f"{error}; if the data set has moved, give --data-root") from None
     write_text(arguments.out, render(report))
     print(f"{arguments.out}: {len(runs)} run{'s' * (len(runs) > 1)}, {arguments.out.stat().st_size / 1e6:.1f} MB")
     if arguments.figures:
-        print(f"{arguments.figures}: {len(list(arguments.figures.glob('*.pdf')))} figures as PNG and PDF")
+        print(f"{arguments.figures}: figures as PNG and PDF")
     return 0
 
 

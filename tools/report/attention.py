@@ -90,10 +90,9 @@ def shown_maps(
         image = images[number].permute(1, 2, 0).cpu().numpy()
         pair = [0, max(number, 1)]
         match = match_maps(model, images[pair], sides[pair])[min(number, 1)]
-        rows.append(
-            [Map(title, image), *_shown_adapters(image, {name: maps[number] for name, maps in adapters.items()})]
-        )
-        rows[-1].append(Map("Grad-CAM", image, match.float().cpu().numpy()))
+        of_image = {name: maps[number] for name, maps in adapters.items()}
+        grad_cam = Map("Grad-CAM", image, match.float().cpu().numpy())
+        rows.append([Map(title, image), *_shown_adapters(image, of_image), grad_cam])
     return rows
 
 

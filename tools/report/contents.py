@@ -32,22 +32,22 @@ from tools.report.run import Run
 from utils import rank_lists
 from utils.features import Features
 from utils.protocols import mser_distances, plain_distances
-from utils.results import TrialScore
+from utils.results import SettingResult, TrialScore
 from utils.run.errors import UserError
 
 WORST = 10  # identities in the table
-NOT_METHOD = (*MAY_CHANGE, "output_dir", "prefix", "resume", "test_only")  # keys that do not change the method
+NOT_METHOD = (*MAY_CHANGE, "output_dir", "prefix")  # keys that cannot change results
 
 
 class Row(NamedTuple):
     """A line of the results: metrics in percent."""
 
     run: str
-    model: str  # best or last
+    model: str  # best, last, best and last, or tested
     setting: str
     mean: TrialScore
     std: TrialScore  # population standard deviation over the trials
-    trials: list[TrialScore]
+    trials: tuple[TrialScore, ...]
 
 
 class Cell(NamedTuple):
@@ -73,10 +73,10 @@ class ExampleLists(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DirectionPart:
+class SettingPart:
     """What the page shows of one setting of a run."""
 
-    setting: str
+    name: str
     examples: list[ExampleLists]
     cameras: Picture
     identities: Picture
@@ -89,7 +89,7 @@ class RunPart:
     """What the page shows of one run."""
 
     run: Run
-    directions: list[DirectionPart]
+    settings: list[SettingPart]
     distances: list[Picture]
     tsne: Picture | None
     centres: Centres
@@ -169,15 +169,14 @@ def rank_run(run: Run, device: torch.device) -> dict[str, dict[str, Ranking]]:
 
 
 def result_rows(run: Run) -> Iterator[Row]:
-    """The results of the best model, and of the last one if it differs."""
+    """The results of the best and of the last model, or of a single one if they do not differ."""
     models = {"best": run.results, "last": run.results["last"]}
     if models["last"]["trials"] == run.results["trials"]:
-        models = {"best": run.results} if run.epochs else {"tested": run.results}
+        models = {"best and last" if run.epochs else "tested": run.results}
     for model, content in models.items():
         for setting, trials in content["trials"].items():
-            scores = [TrialScore(*(trial[name] for name in TrialScore._fields)) for trial in trials]
-            mean, std = (TrialScore(*function(scores, axis=0).tolist()) for function in (np.mean, np.std))
-            yield Row(run.name, model, setting, mean, std, scores)
+            result = SettingResult(tuple(TrialScore(**trial) for trial in trials))
+            yield Row(run.name, model, setting, result.mean, result.std, result.trials)
 
 
 def run_part(
@@ -192,16 +191,16 @@ def run_part(
     infrared = np.isin(features.cameras, dataset.infrared_cameras)
     locations = dataset.locations_of(features.cameras)
     points, distances = embedding(features, infrared), centres(features, infrared)
-    directions = {setting: rankings[setting] for setting in dataset.selection}
-    require_queries(run, directions, queries)
+    settings = {setting: rankings[setting] for setting in dataset.selection}
+    require_queries(run, settings, queries)
     attention = mean_attention(run, infrared, device) if run.model else None
     return RunPart(
         run=run,
-        directions=[
-            direction_part(
-                run, of_setting, output, prefix + (f"{setting}_" if len(directions) > 1 else ""), device, queries
+        settings=[
+            setting_part(
+                run, of_setting, output, prefix + (f"{setting}_" if len(settings) > 1 else ""), device, queries
             )
-            for setting, of_setting in directions.items()
+            for setting, of_setting in settings.items()
         ],
         distances=[
             output.picture(figures.histogram(values), prefix) for values in histograms(features, infrared, locations)
@@ -213,21 +212,21 @@ def run_part(
     )
 
 
-def direction_part(
+def setting_part(
     run: Run,
     rankings: dict[str, Ranking],
     output: Output,
     prefix: str,
     device: torch.device,
     queries: Sequence[str],
-) -> DirectionPart:
-    """Args: rankings: of one setting, by name."""
+) -> SettingPart:
+    """What the page shows of one setting, from its rankings by name."""
     features, plain = run.features, rankings["plain"]
     found = [*chosen_queries(features, plain, queries), *examples(features, plain, rankings.get("MSER"))]
     identities = by_identity(features, plain)
     looks = list(look_at(run, plain, found, device)) if run.model else []
-    return DirectionPart(
-        setting=plain.setting,
+    return SettingPart(
+        name=plain.setting,
         examples=[example_lists(run, rankings, kind, output, prefix) for kind in found],
         cameras=output.picture(figures.bars(by_camera(features, plain), "query camera"), prefix),
         identities=output.picture(figures.bars(identities, "identity"), prefix),
@@ -236,11 +235,11 @@ def direction_part(
     )
 
 
-def require_queries(run: Run, directions: dict[str, dict[str, Ranking]], queries: Sequence[str]) -> None:
+def require_queries(run: Run, settings: dict[str, dict[str, Ranking]], queries: Sequence[str]) -> None:
     """Raise ``UserError`` for a path that is not a query with a match in any of the settings."""
     known = {
         path
-        for rankings in directions.values()
+        for rankings in settings.values()
         for path in run.features.paths[rankings["plain"].search.query[rankings["plain"].first > 0]].tolist()
     }
     for path in queries:
@@ -278,7 +277,7 @@ def describe_query(run: Run, name: str, ranking: Ranking, query: int) -> str:
 
 def shown_results(run: Run, ranking: Ranking, query: int) -> list[rank_lists.Shown]:
     position, results = int(ranking.search.query[query]), ranking.results(query)[:LISTED]
-    return rank_lists.shown(run.features, run.root, position, results)
+    return rank_lists.row_of(run.features, run.root, position, results)
 
 
 def _cell(shown: rank_lists.Shown) -> Cell:

@@ -8,12 +8,12 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
-from PIL import Image
 
 from data.datasets import DATASETS
 from tools.report.attention import Map
 from tools.report.ranking import Centres, Embedding, Group, Histogram, Ranking
 from tools.report.run import Run
+from utils.images import open_image
 from utils.rank_lists import Shown
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
@@ -77,10 +77,14 @@ def curves(runs: Sequence[Run]) -> list[Drawing]:
             drawings.append(_curve(runs, name, f"{title} over epochs", [(name, "")], title))
     if "rank1" in present:
         fields = [("rank1", "rank-1"), ("mAP", "mAP")]
-        selection = " and ".join(DATASETS[runs[0].cfg.dataset].selection)
-        mean = "mean of " if " and " in selection else ""
-        drawings.append(_curve(runs, "test", f"rank-1 and mAP of {mean}{selection} over epochs", fields, "percent"))
+        drawings.append(_curve(runs, "test", f"rank-1 and mAP{_selection(runs)} over epochs", fields, "percent"))
     return drawings
+
+
+def _selection(runs: Sequence[Run]) -> str:
+    """The settings whose mean ``metrics.csv`` holds, for a title; empty if they differ between the runs."""
+    selection, *others = {DATASETS[run.cfg.dataset].selection for run in runs}
+    return "" if others else f" of {'mean of ' * (len(selection) > 1)}{' and '.join(selection)}"
 
 
 def _curve(runs: Sequence[Run], name: str, title: str, fields: Sequence[tuple[str, str]], unit: str) -> Drawing:
@@ -279,7 +283,7 @@ def rank_lists(name: str, title: str, rows: Sequence[tuple[str, Sequence[Shown]]
                 left = (column + (0.3 if column else 0) + 0.04) / (columns + 0.3)
                 bottom = 1 - (row + 1) * step + 0.3 / figure.get_figheight()
                 axes = figure.add_axes((left, bottom, 0.92 / (columns + 0.3), 1.9 * cell / figure.get_figheight()))
-                axes.imshow(open_shown(shown), aspect="auto", interpolation="bilinear")
+                axes.imshow(open_image(shown.path), aspect="auto", interpolation="bilinear")
                 axes.set(xticks=[], yticks=[])
                 mark, colour, dash = MARKS[shown.correct]
                 for spine in axes.spines.values():
@@ -292,11 +296,6 @@ def rank_lists(name: str, title: str, rows: Sequence[tuple[str, Sequence[Shown]]
         return figure
 
     return Drawing(name, title, title, draw, wide=True)
-
-
-def open_shown(shown: Shown) -> np.ndarray:
-    with Image.open(shown.path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _axes(height: float, width: float = COLUMN):

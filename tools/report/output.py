@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
-from PIL import Image
 
 from tools.report.figures import Drawing, style
+from utils.images import open_image
 from utils.rank_lists import HEIGHT, WIDTH
-from utils.run.errors import UserError, reason
+from utils.run.errors import UserError
 from utils.run.files import write_atomically
 
 # colours that no figure uses; in the page they become those of its theme
@@ -98,13 +98,8 @@ def thumbnail(path: Path) -> str:
     """A small JPEG of an image, as a data URL.
 
     Raises:
-        UserError: the image cannot be read.
+        UnreadableImage: the image cannot be read.
     """
     buffer = io.BytesIO()
-    try:
-        with Image.open(path) as image:
-            image.convert("RGB").resize((WIDTH, HEIGHT)).save(buffer, "JPEG", quality=QUALITY)
-    except Exception as error:  # Pillow raises many kinds of errors on damaged files
-        why = getattr(error, "strerror", None) or reason(error)
-        raise UserError(f"{path}: {why}; if the data set has moved, give --data-root") from None
+    open_image(path).resize((WIDTH, HEIGHT)).save(buffer, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -98,11 +98,7 @@ def rank(features: Features, search: Search, setting: str, distances: Distances,
 
 def nearest_columns(distance: np.ndarray, query_keys: np.ndarray, gallery_keys: np.ndarray) -> np.ndarray:
     """The column of the nearest image that is not ignored: (Nq, Ng) -> (Nq,)."""
-    nearest = distance.argmin(axis=1)
-    ignored = np.flatnonzero(gallery_keys[nearest] == query_keys)
-    others = np.where(query_keys[ignored, None] == gallery_keys, np.inf, distance[ignored])
-    nearest[ignored] = others.argmin(axis=1)
-    return nearest
+    return np.where(query_keys[:, None] == gallery_keys, np.inf, distance).argmin(axis=1)
 
 
 def reversed_search(search: Search) -> Search:

@@ -14,7 +14,8 @@ from yacs.config import CfgNode
 from configs import get_config
 from data import build_dataset, variants_of
 from data.datasets import DATASETS
-from engine import build_evaluator
+from data.datasets.images import ImageFiles
+from engine import build_extractor, build_mser
 from engine.checkpoints import BEST, LAST
 from engine.report import METRICS_FILE
 from models import Network
@@ -65,7 +66,7 @@ class Run:
         cfg = self.cfg
         if not cfg.mser or not set(cfg.mser_spectra) <= self.features.spectra.keys():
             return None
-        return MSER(cfg.mser_k1, cfg.mser_k2, cfg.mser_lambda, tuple(cfg.mser_spectra))
+        return build_mser(cfg)
 
 
 def open_runs(folders: Sequence[Path], data_root: Path | None, device: torch.device) -> list[Run]:
@@ -102,10 +103,11 @@ def open_run(folder: Path, name: str, data_root: Path | None, device: torch.devi
 
 
 def extract(cfg: CfgNode, model: Network, device: torch.device) -> Features:
-    """The features of the test set, as testing extracts them."""
-    evaluator = build_evaluator(cfg, build_dataset(cfg, "test"), device)
-    with closing(evaluator):
-        return evaluator.extractor(model, cfg.mser_spectra if cfg.mser else ())
+    """The features of the test set, as testing extracts them, but without a cache: a report writes into no run."""
+    images = build_dataset(cfg, "test")
+    source = ImageFiles(images, cfg.image_size, resize=cfg.resize)
+    with closing(build_extractor(cfg, images, source, device)) as extractor:
+        return extractor(model, cfg.mser_spectra if cfg.mser else ())
 
 
 def _checkpoints(folder: Path, cfg: CfgNode) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.device import select_device
-from tools.rank_list import FORMATS
+from tools.rank_list import FORMATS, save_picture
 from tools.search import nearest
 from tools.search.embedding import Embedder
 from tools.search.index import cache_folder, locked, open_index, printable
@@ -18,9 +18,9 @@ from tools.search.searcher import Query, Result, Searcher, open_query
 from utils.rank_lists import Shown, draw
 from utils.run.cli import Parser, run_program
 from utils.run.errors import UserError
-from utils.run.files import write_atomically, write_json
+from utils.run.files import write_json
 
-SHOWN_QUERIES, SHOWN_RESULTS = 100, 20  # in the picture at most: JPEG files have at most 65,500 pixels per side
+SHOWN_QUERIES, SHOWN_RESULTS = 100, 20  # in the picture at most
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -96,8 +96,10 @@ def open_searcher(arguments: argparse.Namespace) -> Searcher:
     cache = cache_folder(arguments.cache, arguments.gallery, embed.digest)
     index = open_index(arguments.gallery, embed, cache, mser.spectra if mser else ("original",))
     kind = nearest.kind_for(len(index.images)) if arguments.index == "auto" else arguments.index
-    with locked(cache):
-        approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
+    approximate = None
+    if kind != "exact":
+        with locked(cache):
+            approximate = nearest.open_nearest(kind, index.images.spectra["original"], cache, index.stamp)
     infrared = int(index.images.infrared.sum())
     print(
         f"gallery: {infrared:,} infrared and {len(index.images) - infrared:,} visible images (guessed from their"
@@ -131,8 +133,7 @@ def write_picture(out: Path, queries: Sequence[Query], ranked: Sequence[Sequence
         [Shown(query.path, "query"), *(Shown(r.path, f"{r.rank}: {r.score:.3f}") for r in results[:SHOWN_RESULTS])]
         for query, results in zip(queries[:SHOWN_QUERIES], ranked, strict=False)
     ]
-    picture = draw(rows)
-    write_atomically(out, lambda file: picture.save(file, FORMATS[out.suffix.lower()], quality=90))
+    save_picture(draw(rows), out)
     print(f"\n{out}: {len(rows)} of {len(queries)} queries")
 
 

@@ -12,10 +12,10 @@ import torch
 from configs.continuing import MAY_CHANGE
 from data.datasets.images import ImageFiles
 from data.folder import FolderImages
+from engine import build_mser
 from engine.extract import Extractor
 from engine.precision import inference_dtype
 from tools.checkpoint import open_checkpoint
-from utils.rerank import MSER
 
 # keys that do not change embeddings; all others count, so that a key added later is not forgotten
 NO_EFFECT = (*MAY_CHANGE, "output_dir", "prefix", "resume", "test_batch_size", "test_only")
@@ -37,7 +37,7 @@ class Embedder:
         digest = hashlib.sha256(json.dumps([keys, str(self.dtype)], sort_keys=True).encode())
         digest.update(hashlib.sha256(checkpoint.read_bytes()).digest())
         self.digest = digest.hexdigest()
-        self.mser = MSER(self.cfg.mser_k1, self.cfg.mser_k2, self.cfg.mser_lambda, tuple(self.cfg.mser_spectra))
+        self.mser = build_mser(self.cfg)
 
     def __call__(self, images: FolderImages, spectra: Collection[str] = ("original",)) -> dict[str, np.ndarray]:
         """Normalised embeddings of each spectrum, (N, D) float32. Infrared images have the same in all spectra.

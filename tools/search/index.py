@@ -12,17 +12,15 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.folder import FolderImages, list_images, looks_infrared
-from data.loaders import ProcessLoader
+from data.folder import FolderImages, list_images, modalities
 from tools.search.embedding import Embedder
 from utils.features import SPECTRA
 from utils.run.errors import UnreadableImage, UserError, reason
@@ -217,36 +215,6 @@ def joined(parts: list[Rows]) -> Rows:
     states = np.concatenate([part.states for part in parts])[order]
     infrared = np.concatenate([part.infrared for part in parts])[order]
     return Rows(paths[order], states, infrared, spectra)
-
-
-class _Looks(Dataset):
-    """Per image: whether it looks infrared, or why it cannot be read."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, position: int) -> bool | str:
-        path = self.paths[position]
-        if not path.is_file():  # a broken link, a folder; opening a pipe would wait for ever
-            return "not a file"
-        try:
-            return looks_infrared(path)
-        except UnreadableImage as error:
-            return str(error).removeprefix(f"{path}: ")
-
-
-def modalities(paths: Sequence[Path], *, num_workers: int) -> list[bool | str]:
-    """For each image whether it looks infrared, or why it cannot be read.
-
-    Args:
-        num_workers: processes that decode; 0 decodes in the main process.
-    """
-    loader = ProcessLoader(_Looks(paths), batch_size=64, num_workers=num_workers, collate_fn=list)
-    with closing(loader):
-        return [look for batch in loader for look in batch]
 
 
 def file_state(path: Path) -> State:

@@ -79,14 +79,13 @@ def search(
     return results
 
 
-def open_nearest(kind: str, embeddings: np.ndarray, cache: Path, stamp: str) -> "faiss.Index | None":
-    """An approximate index that is kept in the folder ``cache``; None for exact search.
+def open_nearest(kind: str, embeddings: np.ndarray, cache: Path, stamp: str) -> "faiss.Index":
+    """An approximate index that is kept in the folder ``cache``.
 
     Args:
+        kind: ivf or hnsw.
         stamp: of the embeddings; an index of others is built again.
     """
-    if kind == "exact":
-        return None
     path = cache / f"{kind}-{stamp}.faiss"
     if path.is_file():
         try:

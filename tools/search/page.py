@@ -102,8 +102,7 @@ def make_app(searcher: Searcher, *, infrared: bool | None, results: int) -> Fast
 
     @app.post("/search")
     async def search(request: Request, modality: Modality = "guess") -> JSONResponse:
-        length = request.headers.get("content-length", "0")
-        content = await read_bounded(request.stream(), int(length) if length.isdecimal() else 0)
+        content = await read_bounded(request.stream())
         return JSONResponse(await run_in_threadpool(rank, content, INFRARED[modality]))
 
     def rank(content: bytes, infrared: bool | None) -> dict[str, object]:
@@ -129,23 +128,17 @@ async def guard(request: Request, proceed: Callable[[Request], Awaitable[Respons
     return response
 
 
-async def read_bounded(stream: AsyncIterator[bytes], announced: int) -> bytes:
+async def read_bounded(stream: AsyncIterator[bytes]) -> bytes:
     """The body of a request. Stops reading at the first byte over the limit.
-
-    Args:
-        announced: its length according to the request, 0 if unknown.
 
     Raises:
         HTTPException: it is longer than ``MAX_BYTES``, or empty.
     """
     content = bytearray()
-    if announced <= MAX_BYTES:
-        async for part in stream:
-            content += part
-            if len(content) > MAX_BYTES:
-                break
-    if max(announced, len(content)) > MAX_BYTES:
-        raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MB")
+    async for part in stream:
+        content += part
+        if len(content) > MAX_BYTES:
+            raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MB")
     if not content:
         raise HTTPException(400, "no image was sent")
     return bytes(content)
