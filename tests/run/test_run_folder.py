@@ -130,6 +130,16 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path):
     FolderLock(tmp_path).release()  # the process has ended
 
 
+def test_a_program_runs_without_standard_output_and_error(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from tqdm import tqdm; from utils.run.cli import run_program\n"
+        "sys.exit(run_program(lambda: print('x') or Path(sys.argv[1]).write_text('y' * len(list(tqdm(range(3))))) - 3))"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" "$2" >&- 2>&-', sys.executable, code, str(tmp_path / "file")]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert (tmp_path / "file").read_text() == "yyy"
+
+
 def test_a_log_that_cannot_be_written_does_not_stop_a_program(capsys):
     """The line is missing from the file, and there is no traceback."""
     set_up_logging(Path("/dev/full"))

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -43,9 +44,10 @@ class Parser(argparse.ArgumentParser):
 
 def run_program(main: Callable[[], int]) -> int:
     """Call ``main`` and return the exit code. Errors are printed to standard error and logged."""
+    open_closed_streams()
     code = _run(main)
     try:
-        print(end="", flush=True)  # does nothing if there is no standard output
+        print(end="", flush=True)
     except OSError as error:
         # Python flushes again when it exits; that would fail and change the exit code to 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +55,16 @@ def run_program(main: Callable[[], int]) -> int:
             _report(f"error: standard output: {error.strerror}")
             return 2
     return code
+
+
+def open_closed_streams() -> None:
+    """Replace standard output and error by the null device where the program was started without them.
+
+    Libraries write to them. The files that the program opens would also get their numbers otherwise.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the program ends
 
 
 def _run(main: Callable[[], int]) -> int:

@@ -24,7 +24,7 @@ def set_up_logging(file: Path | None = None) -> None:
     """Log to standard output and, if given, append to ``file``. A second call replaces the handlers of the first."""
     terminal = TerminalHandler(sys.stdout)
     terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # run_program prints errors to standard error
-    if all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)):
+    if sys.stdout.isatty() and sys.stderr.isatty():
         terminal.addFilter(lambda record: not hasattr(record, IN_BAR))
     handlers: list[logging.Handler] = [terminal]
     if file is not None:
