@@ -23,7 +23,7 @@ from engine.device import select_device
 from tools.checkpoint import open_checkpoint
 from utils.features import SPECTRA
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError, shown
+from utils.run.errors import UserError, printable, shown
 from utils.run.seeds import seed_everything
 
 
@@ -97,7 +97,7 @@ def folder_images(cfg: CfgNode, folder: Path, infrared: bool | None) -> tuple[Im
     """The images of a folder, infrared or visible; None: as each of them looks."""
     images, problems = open_folder(folder, infrared=infrared, num_workers=cfg.num_workers)
     for problem in problems:
-        print(f"left out: {problem}")
+        print(f"left out: {printable(problem)}")
     infrared_images = int(images.infrared.sum())
     guessed = " (guessed from their colours; --visible and --infrared set it)" if infrared is None else ""
     print(f"{folder}: {len(images) - infrared_images} visible and {infrared_images} infrared images{guessed}")

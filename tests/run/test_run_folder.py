@@ -130,6 +130,14 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path):
     FolderLock(tmp_path).release()  # the process has ended
 
 
+def test_errors_print_no_control_characters(capsys):
+    def main():
+        raise UserError("a\x1b[31m\udcff é.jpg: cannot be decoded")
+
+    assert run_program(main) == 2
+    assert capsys.readouterr().err == "error: a\\x1b[31m\\udcff é.jpg: cannot be decoded\n"
+
+
 def test_a_program_runs_without_standard_output_and_error(tmp_path):
     code = (
         "import sys; from pathlib import Path; from tqdm import tqdm; from utils.run.cli import run_program\n"

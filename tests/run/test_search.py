@@ -395,7 +395,7 @@ def test_names_that_cannot_be_printed_are_escaped(name, shown, words, gallery, q
     shutil.copy(query, gallery / name)
     assert search(words, "--query", query)[0]["results"][0]["path"] == str(gallery / name)
     printed = capsys.readouterr().out
-    assert f"/{shown}'\n" in printed
+    assert f"/{shown}\n" in printed
     assert name not in printed
 
 

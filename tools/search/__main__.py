@@ -13,11 +13,11 @@ from engine.device import select_device
 from tools.rank_list import FORMATS, save_picture
 from tools.search import nearest
 from tools.search.embedding import Embedder
-from tools.search.index import cache_folder, locked, open_index, printable
+from tools.search.index import cache_folder, locked, open_index
 from tools.search.searcher import Query, Result, Searcher, open_query
 from utils.rank_lists import Shown, draw
 from utils.run.cli import Parser, run_program
-from utils.run.errors import UserError
+from utils.run.errors import UserError, printable
 from utils.run.files import write_json
 
 SHOWN_QUERIES, SHOWN_RESULTS = 100, 20  # in the picture at most

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data.folder import FolderImages, list_images, modalities
 from tools.search.embedding import Embedder
 from utils.features import SPECTRA
-from utils.run.errors import UnreadableImage, UserError, reason
+from utils.run.errors import UnreadableImage, UserError, printable, reason
 from utils.run.files import FolderLock, write_atomically
 
 FORMAT = 2  # version of the file; increase it when its content changes
@@ -254,8 +254,3 @@ def _warn_of_unreadable(index: FolderIndex, gallery: Path) -> None:
     more = len(index.unreadable) - MAX_WARNINGS
     if more > 0:
         print(f"warning: {more:,} more images cannot be read and are left out")
-
-
-def printable(path: str) -> str:
-    """A path as it is, or with escapes if it holds line breaks or other unprintable characters."""
-    return path if path.isprintable() else ascii(path)

@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image
 
 from data.datasets.images import read_image
-from tools.search.index import printable
 from tools.search.searcher import Searcher, open_query
-from utils.run.errors import UnreadableImage, UserError
+from utils.run.errors import UnreadableImage, UserError, printable
 from utils.run.extras import optional_packages
 
 with optional_packages():

@@ -9,9 +9,9 @@ import numpy as np
 from data.folder import FolderImages, looks_infrared
 from tools.search import nearest
 from tools.search.embedding import Embedder
-from tools.search.index import FolderIndex, printable
+from tools.search.index import FolderIndex
 from utils.rerank import MSER, mser_distance
-from utils.run.errors import UserError
+from utils.run.errors import UserError, printable
 
 RERANKED = 1000  # nearest images of a query that MSER re-ranks
 

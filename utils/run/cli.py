@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import torch
 
-from utils.run.errors import Stopped, UserError
+from utils.run.errors import Stopped, UserError, printable
 from utils.run.interruption import stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -103,4 +103,5 @@ def _report(message: str) -> None:
 
 def one_line(error: Exception) -> str:
     """The message of ``error``, without the traceback that torch puts before it in a loader process."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+    line = str(error).strip().splitlines()[-1]
+    return printable(line.removeprefix(f"{type(error).__module__}.{type(error).__name__}: "))

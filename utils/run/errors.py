@@ -53,6 +53,11 @@ class Stopped(BaseException):
         return f"stopped by {signal.Signals(self.number).name}" + (f"; {self.hint}" if self.hint else "")
 
 
+def printable(text: str) -> str:
+    """``text`` with escapes for line breaks and other unprintable characters, which names of files may hold."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def shown(value: object) -> str:
     """``repr`` in one short printable line, for messages."""
     try:
