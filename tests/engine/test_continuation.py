@@ -120,7 +120,10 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
 
 
 def test_the_time_waited_for_data_goes_on(tmp_path, monkeypatch):
-    """With a fake clock: 3 s to load a batch, 1 s for the rest of a step; writing states takes no time."""
+    """With a fake clock: 3 s to load a batch, 1 s for the rest of a step; writing states takes no time.
+
+    The time of an evaluation does not count, also if a signal ends it.
+    """
     clock = [0.0]
     fake = types.SimpleNamespace(perf_counter=lambda: clock[0])
     for module in ("engine.data_wait", "engine.progress"):
@@ -146,13 +149,20 @@ def test_the_time_waited_for_data_goes_on(tmp_path, monkeypatch):
         training.augment = slow
         return training
 
-    schedule = make_schedule(num_epoch=2, eval_interval=0)
-    stopped = slow_training()
-    stop_at(stopped, 2)
-    with pytest.raises(Stopped):
-        train(stopped, schedule, tmp_path)
-    clock[0] += 1000  # between the processes
-    again = slow_training()
+    def evaluate(model):
+        clock[0] += 1000
+        if not evaluations:
+            evaluations.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score_of(model)
+
+    schedule, evaluations = make_schedule(num_epoch=2, evaluate=evaluate), []
+    stopped_in_a_step, stopped_in_an_evaluation, again = (slow_training() for _ in range(3))
+    stop_at(stopped_in_a_step, 2)
+    for stopped in (stopped_in_a_step, stopped_in_an_evaluation):
+        with pytest.raises(Stopped):
+            train(stopped, schedule, tmp_path)
+        clock[0] += 1000  # between the processes
     train(again, schedule, tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
