@@ -236,5 +236,5 @@ def _matched(queries: Counter[tuple[int, int]], gallery: Counter[tuple[int, int]
     seen: dict[int, set[int]] = {}
     for identity, location in gallery:
         seen.setdefault(identity, set()).add(location)
-    # holds for each value of Search.exclude: the images it ignores beyond these are of other identities
+    # images of other identities are never matches, so both values of Search.exclude give the same number
     return sum(count for (identity, location), count in queries.items() if seen.get(identity, set()) - {location})
