@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 PADDING_VALUE = 127
 ASPECT = (0.3, 3.3)  # height / width of rectangles, log-uniform
 TRIES = 10  # rectangles drawn per image; the first one that fits is taken
-CPU_CHUNK = 32  # images at a time on a CPU: fewer slow down several threads, more slow down one
+CPU_CHUNK = 32  # images at a time on a CPU; smaller chunks are slower with several threads, larger ones with one
 
 # kind -> the function, and the fields of AugmentParameters that it takes
 COLOUR_CHANGES: dict[int, tuple[Callable[..., Tensor], tuple[str, ...]]] = {

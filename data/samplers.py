@@ -99,10 +99,8 @@ def identity_cross_modality(
     """
     half = sizes.k_size // 2
     groups = []
-    for images in _by_label(labels):
-        sides = [images[infrared[images]], images[~infrared[images]]]
-        _require_both(sides, labels[images[0]], "identity_cross_modality")
-        sides = [_sample(side, half, rng) if len(side) < half else rng.permutation(side) for side in sides]
+    for visible, thermal in _by_label_and_modality(labels, infrared, "identity_cross_modality"):
+        sides = [_sample(side, half, rng) if len(side) < half else rng.permutation(side) for side in (thermal, visible)]
         pairs = min(map(len, sides))
         groups.append(_rows_of(np.stack([side[:pairs] for side in sides], axis=1).ravel(), sizes.k_size))
     return _group_batches(groups, rng, sizes)
@@ -113,9 +111,7 @@ def cross_modality_identity(
 ) -> np.ndarray:
     """K/2 visible images of each of P identities, then K/2 infrared images of each of the same identities."""
     half = sizes.k_size // 2
-    sides = [[images[infrared[images] == modality] for images in _by_label(labels)] for modality in (False, True)]
-    for label, both in enumerate(zip(*sides, strict=True)):
-        _require_both(both, label, "cross_modality_identity")
+    sides = list(zip(*_by_label_and_modality(labels, infrared, "cross_modality_identity"), strict=True))
     count = len(sides[0])
     passes = max(1, len(labels) // (count * sizes.k_size))
     batches = []
@@ -152,9 +148,7 @@ def cross_modality_uniform(
     number of batches is floor(N / (P K/2)) + 1 with N images of the larger modality. Source: the released code of AGW.
     """
     half = sizes.k_size // 2
-    sides = [[images[infrared[images] == modality] for images in _by_label(labels)] for modality in (False, True)]
-    for label, both in enumerate(zip(*sides, strict=True)):
-        _require_both(both, label, "cross_modality_uniform")
+    sides = list(zip(*_by_label_and_modality(labels, infrared, "cross_modality_uniform"), strict=True))
     count, size = len(sides[0]), sizes.p_size * sizes.k_size
     if count < sizes.p_size:
         return np.empty((0, size), dtype=np.int64)
@@ -190,6 +184,25 @@ def _by_label(labels: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
+def _by_label_and_modality(
+    labels: np.ndarray, infrared: np.ndarray, method: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions of the visible and of the infrared images of each label, in the order of the labels.
+
+    Raises:
+        UserError: a label lacks one of them; the message names ``method``.
+    """
+    pairs = []
+    for images in _by_label(labels):
+        pair = images[~infrared[images]], images[infrared[images]]
+        if not all(map(len, pair)):
+            raise UserError(
+                f"sample_method: {method!r} needs both modalities, but class {labels[images[0]]} has only one"
+            )
+        pairs.append(pair)
+    return pairs
+
+
 def _rows_of(images: np.ndarray, size: int) -> np.ndarray:
     """The images in rows of ``size``: (N,) -> (N // size, size); the remainder is dropped."""
     return images[: len(images) // size * size].reshape(-1, size)
@@ -214,9 +227,3 @@ def _group_batches(groups: list[np.ndarray], rng: np.random.Generator, sizes: Si
         batches.append(np.concatenate([left[i].pop(0) for i in chosen]))
         available = np.array([i for i in available if left[i]])
     return np.array(batches, dtype=np.int64)
-
-
-def _require_both(sides: list[np.ndarray] | tuple[np.ndarray, ...], label: int, method: str) -> None:
-    """Raise ``UserError`` if an identity lacks visible or infrared images."""
-    if not all(map(len, sides)):
-        raise UserError(f"sample_method: {method!r} needs both modalities, but class {label} has only one")

@@ -50,8 +50,7 @@ def build_optimizer(cfg: CfgNode, model: Network) -> Optimizer:
         head = [*model.neck.parameters(), *model.classifier.parameters()]
         own = set(head)
         rest = [parameter for parameter in model.parameters() if parameter not in own]
-        factor = cfg.backbone_lr_factor
-        groups = [{"params": head}, {"params": rest, "lr": cfg.lr * factor, "lr_factor": factor}]
+        groups = [{"params": head}, {"params": rest, "lr_factor": cfg.backbone_lr_factor}]
     return OPTIMIZERS[cfg.optimizer](groups, cfg.lr, cfg.wd)
 
 

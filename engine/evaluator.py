@@ -42,7 +42,7 @@ class Evaluator:
         extractor: extracts its features.
         mser: hyper-parameters of MSER, or None for plain ranking only.
         variants: values of the keys of ``dataset.variants``; None for their first values.
-        no_casts: a context in which scoring stays in float32, although apex casts everywhere else.
+        no_casts: makes a context in which scoring stays in float32, although apex casts everywhere else.
     """
 
     def __init__(

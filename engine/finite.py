@@ -25,9 +25,8 @@ class FiniteLoss:
 
     def __init__(self, sampler: EpochSampler, paths: np.ndarray, progress: Progress, device: torch.device):
         self.sampler, self.paths, self.progress = sampler, paths, progress
-        self.first = torch.zeros(
-            (), dtype=torch.long, device=device
-        )  # first bad iteration of the epoch, counted from 1; 0: none
+        # first bad iteration of the epoch, from 1; 0: none
+        self.first = torch.zeros((), dtype=torch.long, device=device)
 
     def check(self, losses: dict[str, Tensor]) -> None:
         """Check the losses of the iteration that was last added to ``progress``."""

@@ -22,8 +22,6 @@ from engine.evaluator import Evaluator
 from engine.extract import Extractor
 from engine.step import Training, build_step
 from engine.trainer import Schedule
-from models.mda import MDA
-from models.non_local import NonLocal
 from utils.tensors import send
 
 WARM_UP = 2  # batches that are not timed
@@ -48,7 +46,8 @@ def plan(model: nn.Module, training: Training | None, evaluator: Evaluator, sche
     """
     datasets = [training.dataset, evaluator.dataset] if training else [evaluator.dataset]
     lines = [(f"{dataset.split} split", f"{dataset.name}: {dataset.counts} in {dataset.root}") for dataset in datasets]
-    lines += [("model", describe_model(model)), ("device", describe_device(evaluator.device))]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines += [("model", f"{parameters:,} parameters"), ("device", describe_device(evaluator.device))]
     tests = ["final"]  # of the best model
     seconds = 0.0
     if training:
@@ -97,7 +96,7 @@ def plan_evaluations(schedule: Schedule) -> tuple[Lines, list[str]]:
     best, tests = "the last model is the best", ["plain"] * len(epochs)
     if schedule.select_by != "last":
         best = f"the best model is selected by {schedule.select_by}"
-        tests.append("final")  # of the last model, too
+        tests.append("final")  # of the last model
     return [("evaluations", f"{len(epochs)}, the first after epoch {epochs[0]}; {best}")], tests
 
 
@@ -115,12 +114,6 @@ def plan_testing(evaluator: Evaluator, model: nn.Module) -> tuple[Lines, dict[st
         f" {1 / image.seconds:.1f} images/s (timed batches: {image.batches}, with loading)"
     )
     return [("testing", line)], seconds
-
-
-def describe_model(model: nn.Module) -> str:
-    adapters = [module for module in model.modules() if isinstance(module, MDA | NonLocal)]
-    total, of_adapters = (sum(p.numel() for m in modules for p in m.parameters()) for modules in ([model], adapters))
-    return f"{total:,} parameters, {of_adapters:,} of them in {len(adapters)} adapters"
 
 
 def learning_rates(schedule: Schedule) -> str:

@@ -37,7 +37,7 @@ class TorchPrecision:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        if state and self.scaler.is_enabled():  # empty if the run had no loss scaling so far
+        if state:  # empty if the run had no loss scaling so far
             self.scaler.load_state_dict(state)
 
     def __str__(self) -> str:

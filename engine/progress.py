@@ -47,8 +47,8 @@ class Progress:
     epoch: int = 1  # the current epoch
     done: int = 0  # completed iterations of the current epoch
     iteration: int = 0  # completed iterations of all epochs
-    seconds: float = 0.0  # that the current epoch took in earlier processes
-    started: float = field(default_factory=time.perf_counter)  # when this process started to work on it
+    seconds: float = 0.0  # of training in the current epoch, before its clock was last started
+    started: float | None = None  # when its clock was last started; None while it is stopped
     epoch_averages: Averages = field(default_factory=Averages)
     period_averages: Averages = field(default_factory=Averages)  # since the last log line
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics of the completed epochs
@@ -72,16 +72,19 @@ class Progress:
         self.rows.append(row)
         self.epoch, self.done = self.epoch + 1, 0
         self.seconds = 0.0
-        self.start_clock()
         self.epoch_averages, self.period_averages = Averages(), Averages()
 
     def start_clock(self) -> None:
         """Count the time of the current epoch from now on."""
         self.started = time.perf_counter()
 
+    def stop_clock(self) -> None:
+        """Do not count the time from now on, because it is not spent on training."""
+        self.seconds, self.started = self.elapsed(), None
+
     def elapsed(self) -> float:
-        """Seconds that the epoch has taken, in all processes that worked on it."""
-        return self.seconds + time.perf_counter() - self.started
+        """Seconds of training in the epoch, in all processes that worked on it."""
+        return self.seconds + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def is_best(self, value: float) -> bool:
         """Whether this is the best value so far. Ties keep the earlier epoch."""
@@ -108,7 +111,7 @@ class Progress:
         self.epoch_averages.load_state_dict(state["epoch_averages"])
         self.period_averages.load_state_dict(state["period_averages"])
         self.best = Best(**state["best"]) if state["best"] else None
-        self.start_clock()
+        self.started = None
 
 
 class Pace:

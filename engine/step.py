@@ -62,7 +62,7 @@ def build_step(parts: StepParts) -> Step:
             outputs = Outputs(pooled, embeddings, model.classifier(embeddings))
             return outputs.logits, parts.criterion(outputs, labels, is_infrared)
 
-    if parts.compile:  # to one graph of fixed shapes
+    if parts.compile:
         forward = torch.compile(forward, fullgraph=True, dynamic=False)
 
     def step(batch: Batch) -> dict[str, Tensor]:

@@ -146,7 +146,8 @@ class Trainer:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update())
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
             engine.run(self.training.loader, epoch_length=len(self.sampler))
-        self.finite.require(self.folder)
+        self.finite.require(self.folder)  # waits for the device
+        self.progress.stop_clock()
 
     def after_step(self, engine: Engine) -> None:
         """Count, check, log and save; stop if a signal came."""

@@ -8,7 +8,7 @@ from losses.criterion import Outputs
 from losses.soft_rank import soft_rank
 from utils.tensors import at_least_float32
 
-# name -> whether the queries are infrared, once or twice
+# name -> values of is_infrared whose images are queries
 DIRECTIONS = {"both": (False, True), "visible_to_infrared": (False,), "infrared_to_visible": (True,)}
 
 

@@ -46,7 +46,8 @@ class Features:
             if bad.any():
                 raise UserError(
                     f"{self.paths[int(bad.int().argmax())]}: its features ({name}) are not finite"
-                    f" ({bad.sum()} of {len(bad)} images); the model has diverged"
+                    f" ({bad.sum()} of {len(bad)} images); the model has diverged, or its activations are too large for"
+                    " float16 (set fp16 false)"
                 )
 
     def normalised(self, names: Sequence[str], positions: np.ndarray, device: torch.device = CPU) -> Tensor:

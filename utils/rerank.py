@@ -105,8 +105,8 @@ class Reranker:
 
         query_lists = self._rank_queries(query, candidates)
         pool_lists, self.pool_distances = self._rank_pool(pool, candidates, queries=query.shape[1])
-        self._find_reciprocal(query_lists, pool_lists)
-        self._find_members(query_lists, pool_lists, pool.shape[:2])
+        self.row_maxima, self.neighbours, self.reciprocal_distances = self._reciprocal(query_lists, pool_lists)
+        self.query_members, self.pool_members = self._members(query_lists, pool_lists, pool.shape[:2])
 
     def distance(self, columns: Tensor | None = None) -> Tensor:
         """Distances of the queries to the images of the pool at ``columns``, or to all: (Nq, columns) float32."""
@@ -163,31 +163,33 @@ class Reranker:
         positions = self.kernels.smallest(distance.flatten(0, 1), count).unflatten(0, distance.shape[:2])
         return RankLists(positions, distance.gather(2, positions), distance.amax(dim=2))
 
-    def _find_reciprocal(self, query: RankLists, pool: RankLists) -> None:
-        """Step 3: for each candidate, its neighbours, and its distances to those in its k-reciprocal set.
+    def _reciprocal(self, query: RankLists, pool: RankLists) -> tuple[Tensor, Tensor, Tensor]:
+        """Step 3: the neighbours of each candidate, and its distances to those in its k-reciprocal set.
 
-        Sets ``row_maxima`` (candidates,), the largest distance to any candidate; ``neighbours`` (candidates, k1 + 1);
-        ``reciprocal_distances`` (candidates, k1 + 1), infinite outside the k-reciprocal set.
+        Returns:
+            (candidates,) largest distance to any candidate; (candidates, k1 + 1) positions of the neighbours;
+            (candidates, k1 + 1) distances to them, infinite outside the k-reciprocal set.
         """
         candidate_lists = (query, pool) if self.all_are_candidates else (query,)
-        positions, distances, self.row_maxima = (torch.cat(parts) for parts in zip(*candidate_lists, strict=True))
-        self.neighbours = positions[:, : self.mser.k1 + 1].contiguous()
-        self.reciprocal_distances = distances[:, : self.mser.k1 + 1].masked_fill(~mutual(self.neighbours), torch.inf)
+        positions, distances, row_maxima = (torch.cat(parts) for parts in zip(*candidate_lists, strict=True))
+        neighbours = positions[:, : self.mser.k1 + 1].contiguous()
+        return row_maxima, neighbours, distances[:, : self.mser.k1 + 1].masked_fill(~mutual(neighbours), torch.inf)
 
-    def _find_members(self, query: RankLists, pool: RankLists, pool_shape: torch.Size) -> None:
+    def _members(self, query: RankLists, pool: RankLists, pool_shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Step 5: positions of the candidates whose weights are averaged for each row.
 
-        Sets ``query_members`` (query rows, k2) and ``pool_members`` (N, Sg, k2).
+        Returns:
+            (query rows, k2) and (N, Sg, k2) for the images of the pool.
         """
         k2 = self.mser.k2
         if k2 > 1:
-            self.query_members, pool_members = query.positions[:, :k2], pool.positions[:, :k2]
+            query_members, pool_members = query.positions[:, :k2], pool.positions[:, :k2]
         else:  # each row keeps its own weights; rows of the pool that are not candidates have none, and so no members
             rows = torch.arange(len(query.largest) + len(pool.largest), device=query.largest.device)[:, None]
-            self.query_members, pool_members = rows.tensor_split([len(query.largest)])
+            query_members, pool_members = rows.tensor_split([len(query.largest)])
             if not self.all_are_candidates:
                 pool_members = pool_members[:, :0]
-        self.pool_members = pool_members.unflatten(0, pool_shape).transpose(0, 1).contiguous()
+        return query_members, pool_members.unflatten(0, pool_shape).transpose(0, 1).contiguous()
 
     def _jaccard(self, row_maxima: Tensor, gallery: slice | Tensor) -> Tensor:
         """Step 4, step 5, the Jaccard distances of step 6 and their mean over the spectra of the gallery.

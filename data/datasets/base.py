@@ -53,13 +53,14 @@ class ReIDDataset(ABC):
     name: ClassVar[str]
     visible_cameras: ClassVar[tuple[int, ...]]
     infrared_cameras: ClassVar[tuple[int, ...]]
-    # Gallery images from the query's own location are ignored. Unlisted cameras have their own location.
+    # Cameras that see the same place share a location; an unlisted camera has its own. `Search.exclude` says which
+    # gallery images from the query's location are ignored.
     locations: ClassVar[Mapping[int, int]] = {}
     # values of the configuration keys that depend on the data set: num_id, num_cam, data_root, mser_k1, ...
     defaults: ClassVar[Mapping[str, Any]]
     published: ClassVar[Mapping[str, Counts]] = {}  # size of each split, where it is published
     num_splits: ClassVar[int] = 1  # published splits into training and test identities; the key `trial` chooses one
-    selection: ClassVar[tuple[str, ...]]  # the settings whose mean rank-1 selects the best model
+    selection: ClassVar[tuple[str, ...]]  # the settings whose mean metric `select_by` selects the best model
     # configuration key -> its values -> the settings that each adds to the results; the first value adds none
     variants: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
 

@@ -132,8 +132,10 @@ def test_identity_cross_modality_alternates():
         groups = labels[batch].reshape(SIZES.p_size, SIZES.k_size)
         assert (groups == groups[:, :1]).all()
     half = SIZES.k_size // 2
-    pairs = [max(min((infrared[labels == i]).sum(), (~infrared[labels == i]).sum()), half) for i in range(7)]
-    assert len(batches) <= sum(count * 2 // SIZES.k_size for count in pairs) // SIZES.p_size
+    scarcer = np.minimum(np.bincount(labels[infrared], minlength=7), np.bincount(labels[~infrared], minlength=7))
+    left = np.maximum(scarcer, half) // half - np.bincount(labels[batches[:, :: SIZES.k_size]].ravel(), minlength=7)
+    assert (left >= 0).all()
+    assert (left > 0).sum() < SIZES.p_size  # it draws until too few identities have a group left
 
 
 @pytest.mark.parametrize(("larger", "batches"), [(22258, 696), (2060, 65), (16946, 530)])
@@ -169,6 +171,12 @@ def test_cross_modality_uniform_is_uniform():
 def test_one_modality_is_refused(method):
     with pytest.raises(UserError, match=f"{method}.*one"):
         sampler(method, np.repeat(np.arange(4), 5), np.zeros(20, dtype=bool))
+
+
+@pytest.mark.parametrize("method", ["cross_modality_identity", "cross_modality_uniform", "identity_cross_modality"])
+def test_the_class_that_lacks_a_modality_is_named(method):
+    with pytest.raises(UserError, match=f"{method}.*class 5 "):
+        sampler(method, np.repeat([0, 5, 7], 6), np.array([False, True] * 3 + [True] * 6 + [False, True] * 3))
 
 
 @pytest.mark.parametrize("method", SAMPLERS)

@@ -18,7 +18,7 @@ from engine import state as state_module
 from engine import trainer as trainer_module
 from engine.checkpoints import BEST, save_state
 from engine.precision import TorchPrecision
-from engine.state import newest_state
+from engine.state import Threads, newest_state
 from engine.trainer import train
 from main import main
 from tests.helpers.runs import arguments, results, run, stopped_run
@@ -119,8 +119,39 @@ def test_states_within_an_epoch_come_by_the_clock(uninterrupted, tmp_path, monke
     assert_same(again, expected, tmp_path, expected_folder)
 
 
+def test_a_state_that_is_due_is_written_before_an_evaluation(tmp_path, monkeypatch):
+    """With a fake clock: a minute passes between the last step and the evaluation."""
+    clock, states = [0.0], []
+    monkeypatch.setattr(state_module, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(trainer_module.Report, "log_epoch", lambda *_, **__: clock.append(clock.pop() + 60))
+
+    def evaluate(model):
+        states.append(newest_state(tmp_path)[0]["progress"]["iteration"])
+        return score_of(model)
+
+    training = make_training()
+    train(training, make_schedule(num_epoch=1, evaluate=evaluate, checkpoint_minutes=1), tmp_path)
+    assert states == [len(training.sampler.batches)]
+
+
+def test_the_number_of_threads_goes_on_on_a_cpu(tmp_path):
+    before = torch.get_num_threads()
+    train(make_training(), make_schedule(num_epoch=1), tmp_path)
+    try:
+        torch.set_num_threads(before + 1)
+        Threads(torch.device("cuda")).load_state_dict({"count": before})
+        assert torch.get_num_threads() == before + 1
+        train(make_training(), make_schedule(num_epoch=1), tmp_path)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_time_waited_for_data_goes_on(tmp_path, monkeypatch):
-    """With a fake clock: 3 s to load a batch, 1 s for the rest of a step; writing states takes no time."""
+    """With a fake clock: 3 s to load a batch, 1 s for the rest of a step; writing states takes no time.
+
+    The time of an evaluation does not count, also if a signal ends it.
+    """
     clock = [0.0]
     fake = types.SimpleNamespace(perf_counter=lambda: clock[0])
     for module in ("engine.data_wait", "engine.progress"):
@@ -146,13 +177,20 @@ def test_the_time_waited_for_data_goes_on(tmp_path, monkeypatch):
         training.augment = slow
         return training
 
-    schedule = make_schedule(num_epoch=2, eval_interval=0)
-    stopped = slow_training()
-    stop_at(stopped, 2)
-    with pytest.raises(Stopped):
-        train(stopped, schedule, tmp_path)
-    clock[0] += 1000  # between the processes
-    again = slow_training()
+    def evaluate(model):
+        clock[0] += 1000
+        if not evaluations:
+            evaluations.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score_of(model)
+
+    schedule, evaluations = make_schedule(num_epoch=2, evaluate=evaluate), []
+    stopped_in_a_step, stopped_in_an_evaluation, again = (slow_training() for _ in range(3))
+    stop_at(stopped_in_a_step, 2)
+    for stopped in (stopped_in_a_step, stopped_in_an_evaluation):
+        with pytest.raises(Stopped):
+            train(stopped, schedule, tmp_path)
+        clock[0] += 1000  # between the processes
     train(again, schedule, tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -10,6 +10,7 @@ from engine.device import place, select_device
 from tests.helpers.runs import arguments, run
 from utils.run.cli import run_program
 from utils.run.errors import UserError
+from utils.tensors import send
 
 
 @pytest.fixture
@@ -42,6 +43,27 @@ def test_float32_is_float32(monkeypatch):
     select_device("cpu")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_convolutions_are_channels_last_on_a_gpu(kind, monkeypatch):
+    convolution = torch.nn.Conv2d(3, 4, 3)
+    to = convolution.to
+    monkeypatch.setattr(convolution, "to", lambda *device, **options: to(**options))  # there may be no GPU
+    place(convolution, torch.device(kind))
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last) == (kind == "cuda")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_only_pinned_memory_is_sent_to_a_gpu(pinned, monkeypatch):
+    sent, tensor, copy = [], torch.zeros(2), torch.zeros(2)  # there may be no GPU
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: pinned or self is copy)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: copy)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: sent.append((self, non_blocking)))
+    send(tensor, torch.device("cuda"))
+    ((found, non_blocking),) = sent
+    assert found is (tensor if pinned else copy)
+    assert non_blocking
 
 
 def test_too_little_memory_is_no_defect(capsys):

@@ -61,6 +61,8 @@ def test_embeddings_agree_with_the_cpu(network):
 def test_a_network_never_waits_for_the_device(network):
     device = select_device("0")
     model = place(network(5, backbone="resnet18"), device)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert all(module.weight.is_contiguous(memory_format=torch.channels_last) for module in convolutions)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
     images, is_infrared = torch.randn(8, 3, 96, 48, device=device), (torch.arange(8) % 3 == 0).to(device)
     precision = TorchPrecision(device, torch.bfloat16)

@@ -250,8 +250,11 @@ def test_a_folder_is_searched_with_agw(agw_run, regdb_root, tmp_path):
 
 
 def test_a_dry_run_of_agw(regdb_root, tmp_path, capsys):
-    assert main([*arguments(tmp_path, "regdb", regdb_root, **METHODS["agw"]), "--dry-run"]) == 0
-    assert "2 adapters" in capsys.readouterr().out
+    words = arguments(tmp_path, "regdb", regdb_root, **METHODS["agw"])
+    assert main([*words, "--dry-run"]) == 0
+    model = build_model(get_config(tmp_path / "regdb.yml", words[words.index("--seed") + 2 :]))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert f" {parameters:,} parameters\n" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_network_is_refused(agw_run, regdb_root, tmp_path):

@@ -1,11 +1,15 @@
-"""The plan of a run: how steps are timed, and how learning rate and evaluations are described."""
+"""The plan of a run: how steps are timed, how learning rate and evaluations are described, time and disk space."""
 
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from engine import plan
-from tests.helpers.training import CPU, make_schedule
+from engine.checkpoints import LAST, RECENT_KEPT, run_bytes
+from tests.helpers.training import CPU, TinyData, make_schedule, make_training
+from utils.rerank import MSER
+from utils.run.folder import STATES
 
 
 @pytest.mark.parametrize(("batches", "timed"), [(1, 1), (2, 1), (3, 1), (5, 3), (9, 5)])
@@ -50,3 +54,24 @@ def test_a_training_without_evaluations():
 )
 def test_learning_rates(keys, expected):
     assert plan.learning_rates(make_schedule(lr=0.1, **keys)) == expected
+
+
+def test_the_time_is_that_of_training_and_of_all_tests(monkeypatch):
+    """One second per image: 26 test images, 13 of them visible, in four spectra in the final tests of two models."""
+    for name in ("split", "name", "counts", "root"):
+        monkeypatch.setattr(TinyData, name, "", raising=False)
+    for name in ("time_training", "time_extraction"):
+        monkeypatch.setattr(plan, name, lambda *_: plan.Timing(1.0, 3))
+    training = make_training()
+    evaluator = SimpleNamespace(dataset=TinyData(), extractor=None, mser=MSER(5, 3, 0.3), device=CPU)
+    lines = dict(plan.plan(training.model, training, evaluator, make_schedule(num_epoch=3)))
+    trained = sum(plan.epoch_lengths(training, 3)) * 4
+    seconds = trained + (1 + 3) * 26 + 2 * (26 + 3 * 13)
+    assert lines["time"] == f"about {plan.clock(seconds)} for the run, without scoring"
+
+
+def test_the_disk_space_is_that_of_all_checkpoints_and_one_state_more(whole_run):
+    checkpoint, state = ((whole_run / name).stat().st_size for name in (LAST, max(whole_run.glob(STATES)).name))
+    model = SimpleNamespace(state_dict=lambda: torch.load(whole_run / LAST, weights_only=True))
+    assert run_bytes(model) == pytest.approx((2 + RECENT_KEPT) * checkpoint + 3 * state, rel=0.02)
+    assert run_bytes(model) > sum(path.stat().st_size for path in whole_run.glob("*.pth"))

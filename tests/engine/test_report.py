@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine import progress as progress_module
 from engine.evaluator import Evaluation
 from engine.progress import Pace
+from engine.report import Report
 from engine.trainer import train
 from tests.helpers.training import make_schedule, make_training
 from utils.results import TrialScore
@@ -130,4 +131,21 @@ def test_the_best_so_far_is_beside_each_evaluation(tmp_path, caplog):
     assert len(found["train/data_wait"]) == 3
     assert [(image.step, image.width, image.height) for image in board.Images("rank_lists")] == [
         (epoch, 20, 10) for epoch in (1, 2, 3)
+    ]
+
+
+def test_points_of_steps_that_are_made_again_are_hidden(tmp_path):
+    for first, last in ((1, 4), (3, 5)):  # stopped in step 5, and continued from the state after step 2
+        report = Report(tmp_path, first_iteration=first)
+        for iteration in range(first, last + 1):
+            report.board.add_scalar("train/lr", first, iteration)
+        report.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [(point.step, point.value) for point in board.Scalars("train/lr")] == [
+        (1, 1),
+        (2, 1),
+        (3, 3),
+        (4, 3),
+        (5, 3),
     ]

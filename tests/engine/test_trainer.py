@@ -29,7 +29,7 @@ from losses.cmr import cross_modality_retrieval_loss
 from tests.helpers.apex import StandInForApex
 from tests.helpers.losses import mcja_criterion
 from tests.helpers.runs import arguments, run
-from tests.helpers.training import CPU, TinyData, losses_of, make_schedule, make_training, rows
+from tests.helpers.training import CPU, TinyData, losses_of, make_schedule, make_training, rows, stop_at
 from utils.results import TrialScore
 from utils.run.errors import UserError
 
@@ -170,12 +170,15 @@ def test_when_it_evaluates(start, interval, expected, tmp_path):
         assert not (tmp_path / BEST).exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+@pytest.mark.parametrize(("log_period", "signalled"), [(2, False), (100, False), (100, True)])
+def test_a_loss_that_is_not_finite_stops_the_run(log_period, signalled, tmp_path):
     training = make_training()
+    if signalled:
+        stop_at(training, 1)
     with torch.no_grad():
         training.model.layer.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="epoch 1: a loss is not finite in iteration 1"):
-        train(training, make_schedule(), tmp_path)
+        train(training, make_schedule(log_period=log_period), tmp_path)
     report = json.loads((tmp_path / "not_finite.json").read_text())
     assert (report["epoch"], report["iteration"]) == (1, 1)
     training.sampler.set_epoch(1)
@@ -220,6 +223,14 @@ def test_a_cpu_computes_in_float32(fp16):
     assert str(precision) == "float32"
     with precision.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*GradScaler is enabled")  # there may be no GPU
+@pytest.mark.parametrize(("amp_dtype", "dtype"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
+def test_a_gpu_computes_in_the_configured_precision(amp_dtype, dtype):
+    for fp16, expected in ((True, dtype), (False, None)):
+        options = {"fp16": fp16, "amp_dtype": amp_dtype, "amp_backend": "torch"}
+        assert build_precision(None, None, torch.device("cuda"), **options).dtype == expected
 
 
 def test_bfloat16_autocast_and_step():

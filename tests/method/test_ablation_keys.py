@@ -181,7 +181,7 @@ def test_mser_spectra(dataset, request):
     """[original] is k-reciprocal re-ranking of the images themselves, as if each visible image had one spectrum."""
     features, (search,), mser = request.getfixturevalue(f"{dataset}_case")
     setting = "all/1-shot" if dataset == "sysu" else search.reverse
-    protocol = [replace(search.only([setting]), neighbours=search.neighbours)]
+    protocol = [search.only([setting])]
     if dataset == "sysu":
         protocol = [replace(protocol[0], galleries={setting: protocol[0].galleries[setting][:1]})]
 

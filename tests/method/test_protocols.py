@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_refused(golden_root):
     spectra = {name: values.copy() for name, values in features.spectra.items()}
     spectra["original"][7, 3] = np.nan
     broken = Features(features.paths, features.identities, features.cameras, spectra)
-    with pytest.raises(UserError, match=f"{features.paths[7]}: its features .original. are not finite"):
+    with pytest.raises(UserError, match=f"{features.paths[7]}: its features .original. are not finite.*set fp16 false"):
         score(broken, SYSU.protocol(broken, golden_root))
 
 

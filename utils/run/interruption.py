@@ -39,10 +39,10 @@ class Interruption:
     _time = 0.0  # of the first signal
 
     @contextmanager
-    def noted(self) -> Iterator["Interruption"]:
+    def noted(self) -> Iterator[None]:
         """Inside this context, the first signal only sets ``received``; a later one raises ``Stopped``."""
         with _handling(self._note):
-            yield self
+            yield
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
