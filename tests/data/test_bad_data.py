@@ -205,7 +205,8 @@ def fails(*command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("split", "workers"), [("train", "0"), pytest.param("train", "2", marks=pytest.mark.faults), ("test", "2")]
+    ("split", "workers"),
+    [("train", "0"), *(pytest.param(split, "2", marks=pytest.mark.faults) for split in ("train", "test"))],  # slow
 )
 def test_an_unreadable_image_stops_the_run(split, workers, regdb, tmp_path):
     path = first_of(regdb, split)

@@ -127,6 +127,7 @@ def test_weights_that_apex_caches_are_not_tested_as_the_best(tmp_path, monkeypat
     assert all(torch.equal(value, saved[name]) for name, value in last.state_dict().items())
 
 
+@pytest.mark.faults  # slow
 def test_a_seed_repeats_a_run_whatever_the_workers(roots, tmp_path):
     words = arguments(tmp_path, "sysu", roots["sysu"], mser="false")
     states = []
