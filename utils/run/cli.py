@@ -58,9 +58,10 @@ def run_program(main: Callable[[], int]) -> int:
 
 
 def open_closed_streams() -> None:
-    """Replace standard output and error by the null device where the program was started without them.
+    """Write standard output and error to the null device if the program was started without them.
 
-    Libraries write to them. The files that the program opens would also get their numbers otherwise.
+    Libraries write to both without asking. A file that the program opens could also get the file descriptor of one, and
+    then messages would be written into it.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
